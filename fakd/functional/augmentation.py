@@ -1,0 +1,245 @@
+"""FAKD's infinitely many augmentations in closed form (Yuan et al. 2022, Eqs. 7 and 8).
+
+A pixel's feature s_i is replaced by s_i + e_i with e_i ~ N(0, lambda Sigma_y), y its class. The
+expected loss is bounded through E log X <= log E X and E exp(a.e) = exp(a.Cov a / 2). Whatever
+enters the loss then depends on a pixel through its label only, so it is a small table:
+
+    logit_variance   q[c, y] = w_c' Sigma_y w_c                       variance of logit c in class y
+    margin_variance  D[c, k] = (w_k - w_c)' Sigma_c (w_k - w_c)       variance of z_k - z_c in class c
+
+No tensor has an entry per pixel, class and channel. The floor of a table is one read of the
+K covariances.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .divergence import blocks
+from .segments import pack_by_class
+
+# Up to here exp(-g) is far from underflow in float32, and the matrix form below is exact to rounding.
+SAFE_EXPONENT = 64.0
+PACKED_ROW = 64
+CHUNK = 16
+
+
+def logit_variance(weight: Tensor, covariance: Tensor) -> Tensor:
+    """q[c, y] = w_c' Sigma_y w_c, the variance of logit c over the features of class y.
+
+    Args:
+        weight: (K, A) classifier weight. Gradients reach it.
+        covariance: (K, A, A) full or (K, A) diagonal, constant.
+
+    Returns:
+        (K, K), never negative.
+    """
+    return _QuadraticTables.apply(weight, covariance, False)
+
+
+def margin_variance(weight: Tensor, covariance: Tensor) -> Tensor:
+    """D[c, k] = (w_k - w_c)' Sigma_c (w_k - w_c), with zeros on the diagonal.
+
+    Args and returns as :func:`logit_variance`.
+    """
+    return _QuadraticTables.apply(weight, covariance, True)
+
+
+def margin_variance_by_label(weight: Tensor, covariance: Tensor) -> Tensor:
+    """D[y, c, k] = (w_k - w_c)' Sigma_y (w_k - w_c) for every class y.
+
+    Args:
+        weight: (K, A). Gradients reach it.
+        covariance: (K, A, A) or (K, A).
+
+    Returns:
+        (K, K, K).
+    """
+    if covariance.dim() == 2:
+        cross = (weight * covariance[:, None]) @ weight.T
+    else:
+        cross = torch.stack([weight @ c @ weight.T for c in covariance])
+    own = cross.diagonal(dim1=1, dim2=2)
+    table = (own[:, :, None] - cross - cross.transpose(1, 2) + own[:, None, :]).clamp_min(0)
+    return table * (1 - torch.eye(table.shape[1], dtype=table.dtype, device=table.device))
+
+
+class _QuadraticTables(torch.autograd.Function):
+    """Either table from one product Sigma_y w_c, which is also all its gradient needs."""
+
+    @staticmethod
+    def forward(ctx, weight, covariance, margin):
+        w = weight.detach().to(covariance.dtype)
+        k, a = w.shape
+        if covariance.dim() == 2:
+            product = covariance[:, :, None] * w.T
+        else:
+            product = (covariance.reshape(k * a, a) @ w.T).view(k, a, k)
+        if margin:  # Sigma_c (w_k - w_c), so that w_k close to w_c does not cancel in the square
+            product -= product.diagonal(dim1=0, dim2=2).T[:, :, None].clone()
+            rows = [
+                (p * (w.T - own[:, :, None])).sum(1)
+                for p, own in zip(product.split(CHUNK), w.split(CHUNK), strict=True)
+            ]
+            table = torch.cat(rows)
+        else:
+            table = torch.cat([(p * w.T).sum(1) for p in product.split(CHUNK)]).T
+        ctx.margin = margin
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(product)
+        return table.clamp(min=0).to(weight.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        (product,) = ctx.saved_tensors
+        slopes = 2 * (g if ctx.margin else g.T).to(product.dtype)
+        grad = torch.zeros_like(product[0]).T  # (K, A)
+        if ctx.margin:
+            grad = grad - torch.cat([(p * s[:, None]).sum(2) for p, s in _chunks(product, slopes)])
+        for p, s in _chunks(product, slopes):
+            grad = grad + (p * s[:, None]).sum(0).T
+        return grad.to(g.dtype), None, None
+
+
+def _chunks(product: Tensor, slopes: Tensor):
+    return zip(product.split(CHUNK), slopes.split(CHUNK), strict=True)
+
+
+def augmented_pixel_kl(
+    student: Tensor,
+    teacher: Tensor,
+    table: Tensor,
+    labels: Tensor,
+    tau: float = 1.0,
+    valid: Optional[Tensor] = None,
+) -> Tensor:
+    """Sum over pixels of FAKD's augmented PD, Eq. 8, less the teacher's entropy.
+
+        sum_i sum_c p_ic [ LSE_k( z_ik / tau + g[c, k] ) - z_ic / tau ]
+
+    Args:
+        student: (N, K, M) logits. Gradients reach it.
+        teacher: (N, K, M) logits.
+        table: g = (lambda / 2 tau^2) D >= 0 with a zero diagonal: (K, K) with the covariance of the
+            summed class c, as Eq. 8 prints it, or (K, K, K) whose first index is the pixel's label.
+            Gradients reach it.
+        labels: (N, M) int64; K marks a pixel without a class, for which g is 0.
+        tau: temperature.
+        valid: (N, M) bool, pixels that are summed, or None for all.
+
+    Returns:
+        Scalar, not averaged and without tau^2.
+    """
+    num_classes = student.shape[1]
+    if table.dim() == 2:
+        return _AugmentedPixelKL.apply(student, teacher, table[None], labels < num_classes, valid, tau)
+    # Rows of pixels of one class each take the place of images, each with the table of its class.
+    index, row_class = pack_by_class(labels.reshape(-1), num_classes + 1, PACKED_ROW)
+    table = torch.cat([table, table.new_zeros(1, num_classes, num_classes)])[row_class]
+    if valid is None:
+        valid = torch.ones_like(labels, dtype=torch.bool)
+    valid = _take(valid[:, None], index)[:, 0]
+    return _AugmentedPixelKL.apply(_take(student, index), _take(teacher, index), table, None, valid, tau)
+
+
+def _take(maps: Tensor, index: Tensor) -> Tensor:
+    """(N, C, M) maps to (R, C, b) by (R, b) positions in N * M, of which N * M itself gives zeros."""
+    flat = maps.transpose(0, 1).flatten(1)
+    flat = torch.cat([flat, flat.new_zeros(flat.shape[0], 1)], 1)
+    return flat[:, index].transpose(0, 1)
+
+
+class _AugmentedPixelKL(torch.autograd.Function):
+    """Per image one table of offsets (or one for all); pixels that are not ``seen`` have none."""
+
+    @staticmethod
+    def forward(ctx, student, teacher, table, seen, valid, tau):
+        total = torch.zeros((), dtype=torch.float64, device=student.device)
+        grad = torch.empty_like(student) if ctx.needs_input_grad[0] else None
+        grad_table = torch.zeros_like(table) if ctx.needs_input_grad[2] else None
+        g, block = table.detach(), _product_block
+        if g.device.type != "cpu":
+            g = g.double()  # looking at the values would stall the device; float64 does not underflow
+        elif g.numel() and g.max() >= SAFE_EXPONENT:
+            block = _exact_block
+        for ns, _, ms in blocks(student.shape, student.device, "classes"):
+            own = ns if table.shape[0] > 1 else slice(0, 1)
+            z, t = student[ns, :, ms] / tau, teacher[ns, :, ms] / tau
+            log_p = torch.log_softmax(t, 1)
+            p = log_p.exp()
+            if valid is not None:
+                p *= valid[ns, None, ms]
+            here = None if seen is None else seen[ns, None, ms]
+            lse, slope, slope_table = block(z.to(g.dtype), p.to(g.dtype), g[own], here, grad_table is not None)
+            total += (p * (lse - z + log_p)).sum()
+            if grad is not None:
+                grad[ns, :, ms] = slope - p
+            if grad_table is not None:
+                grad_table[own] += slope_table.sum(0, keepdim=True) if own.stop == 1 else slope_table
+        ctx.tau = tau
+        ctx.save_for_backward(grad, grad_table)
+        return total.to(student.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        grad, grad_table = ctx.saved_tensors
+        return (
+            None if grad is None else grad * (g / ctx.tau),
+            None,
+            None if grad_table is None else grad_table * g,
+            None,
+            None,
+            None,
+        )
+
+
+def _product_block(z: Tensor, p: Tensor, g: Tensor, seen: Optional[Tensor], needs_table: bool):
+    """LSE_k(z_k + g_ck) as one matrix product of exponentials, with its slopes.
+
+    The product cannot fall below exp(-max g), because the largest z_k enters every sum.
+
+    Args:
+        z, p: (B, K, m) scores and teacher's probabilities.
+        g: (B or 1, K, K) offsets.
+        seen: (B, 1, m) bool or None.
+
+    Returns:
+        lse (B, K, m); sum_c p_c dlse_c/dz_k (B, K, m); sum_i p_ic dlse_ic/dg_ck (B, K, K) or None.
+    """
+    z_max, g_max = z.amax(1, keepdim=True), g.amax(2, keepdim=True)
+    e, table = (z - z_max).exp(), (g - g_max).exp()
+    sums = torch.matmul(table, e).clamp_min(torch.finfo(e.dtype).tiny)
+    plain = e.sum(1, keepdim=True)
+    lse = sums.log() + g_max
+    ratio = p / sums
+    if seen is None:
+        spread = torch.matmul(table.transpose(1, 2), ratio)
+    else:
+        lse = torch.where(seen, lse, plain.log())
+        ratio = ratio * seen
+        spread = torch.where(
+            seen, torch.matmul(table.transpose(1, 2), ratio), p.sum(1, keepdim=True) / plain
+        )
+    slope_table = table * torch.matmul(ratio, e.transpose(1, 2)) if needs_table else None
+    return lse + z_max, e * spread, slope_table
+
+
+def _exact_block(z: Tensor, p: Tensor, g: Tensor, seen: Optional[Tensor], needs_table: bool):
+    """As :func:`_product_block` for offsets of any size, one class c at a time."""
+    lse, slope = torch.empty_like(z), torch.zeros_like(z)
+    slope_table = z.new_zeros(z.shape[0], *g.shape[1:]) if needs_table else None
+    for c in range(g.shape[1]):
+        offset = g[:, c, :, None] if seen is None else g[:, c, :, None] * seen
+        shifted = z + offset
+        lse[:, c] = shifted.logsumexp(1)
+        share = p[:, c, None] * (shifted - lse[:, c, None]).exp()
+        slope += share
+        if slope_table is not None:
+            slope_table[:, c] = (share if seen is None else share * seen).sum(2)
+    return lse, slope, slope_table

@@ -1,0 +1,53 @@
+"""FAKD on top of channel-wise distillation."""
+
+from dataclasses import dataclass
+
+from ..functional.augmentation import logit_variance, margin_variance
+from ..functional.divergence import Offset, softmax_kl
+from ..functional.resize import aligned_logits
+from ..registry import DISTILL_LOSS_REGISTRY
+from ._fakd import FeatureAugmentedLoss, with_void_column
+from .base import option
+
+
+@DISTILL_LOSS_REGISTRY.register()
+class FAKDChannel(FeatureAugmentedLoss):
+    """CWD under infinitely many feature augmentations (Yuan et al. 2022, Eq. 7, corrected).
+
+    With v_ci = lambda q[c, y_i] / (2 tau^2) and q[c, y] = w_c' Sigma_y w_c, the bound separates:
+
+        tau^2 / (N K) sum_c [ LSE_k(z_ck / tau + v_ck) - sum_i P_ci z_ci / tau + sum_i P_ci v_ci ]
+
+    so it costs what CWD costs. ``form`` sets the sign of the last term: + ``bound``, 0 ``tight`` (Jensen
+    only where it is needed, a closer bound), - ``shift`` (Algorithm 1: augmented logits, then the plain
+    loss). With the classifier detached the three have the same gradient. The teacher's entropy is
+    subtracted, so lambda = 0 is exactly CWD. Eq. 7 is printed with the sign of s_i - s_k reversed, the sum
+    to C instead of M and 1 / (2 tau); only the last is offered, as ``variance: paper``.
+
+    ``offset: margin`` takes (w_c - w_y)' Sigma_y (w_c - w_y) instead of q, ISDA's sigma^2.
+    """
+
+    paper = "Yuan et al. 2022 (FAKD), Eq. 7"
+
+    @dataclass
+    class Config(FeatureAugmentedLoss.Config):
+        weight: float = option(3.0, "factor of this loss in the sum; CWD's for tau 4")
+        tau: float = option(4.0, "temperature, that of CWD")
+        offset: str = option("variance", "variance of the logit, or margin: of its lead over the pixel's class")
+
+    def __init__(self, config, student, teacher):
+        super().__init__(config, student, teacher)
+        self.check_choice(config, offset=("variance", "margin"))
+
+    def forward(self, inputs):
+        self.update_statistics(inputs)
+        weight, sigma = self.classifier(inputs), self.statistics.covariance
+        if self.config.offset == "variance":
+            table = logit_variance(weight, sigma)
+        else:
+            table = margin_variance(weight, sigma).T
+        labels, valid = self.labels_and_mask(inputs)
+        offset = Offset(with_void_column(self.offsets(table, inputs.progress)), labels, self.config.form)
+        student, teacher = aligned_logits(inputs.student.logits, inputs.teacher.logits)
+        total = softmax_kl(student, teacher, self.config.tau, "pixels", valid, offset)
+        return self.config.tau**2 * total / (student.shape[0] * student.shape[1])

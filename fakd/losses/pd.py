@@ -1,0 +1,32 @@
+"""Pixel-wise distillation."""
+
+from dataclasses import dataclass
+
+from ..functional.divergence import pixel_kl
+from ..functional.resize import aligned_logits
+from ..registry import DISTILL_LOSS_REGISTRY
+from .base import DistillLoss, option
+
+
+@DISTILL_LOSS_REGISTRY.register()
+class PD(DistillLoss):
+    """KL divergence over classes at every pixel (Hinton et al. 2015; FAKD's Eq. 1).
+
+        T^2 / (N M) sum_i sum_c p_ic (log p_ic - log q_ic)
+
+    with p and q the softmaxes over classes of the teacher's and student's logits over T. Eq. 1 of FAKD is
+    printed with ``t_k`` in the teacher's normaliser; it is ``t_i``. Void pixels take part unless
+    ``mask_ignored``, as in all public code.
+    """
+
+    paper = "Hinton et al. 2015; FAKD Eq. 1"
+
+    @dataclass
+    class Config(DistillLoss.Config):
+        tau: float = option(1.0, "temperature T")
+        mask_ignored: bool = option(False, "leave void pixels out")
+
+    def forward(self, inputs):
+        student, teacher = aligned_logits(inputs.student.logits, inputs.teacher.logits)
+        valid = inputs.valid.flatten(1) if self.config.mask_ignored else None
+        return pixel_kl(student, teacher, self.config.tau, valid)
