@@ -1,0 +1,106 @@
+"""Every key this project adds to detectron2's config, with its default and meaning."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode as CN
+
+from ..losses.base import options_of
+from ..registry import DISTILL_LOSS_REGISTRY
+
+
+def add_fakd_config(cfg: CN) -> None:
+    """Add this project's keys to ``get_cfg()``, and a node ``KD.<Name>`` per registered loss.
+
+    Losses registered later (by a plugin) get their node from another call, which keeps the rest.
+    """
+    if "KD" not in cfg:
+        _add_training(cfg)
+        _add_model(cfg)
+        _add_distillation(cfg)
+    for name, loss in DISTILL_LOSS_REGISTRY:
+        if name not in cfg.KD:
+            cfg.KD[name] = CN(options_of(loss))
+
+
+def _add_training(cfg: CN) -> None:
+    cfg.SEED = 0  # of initial weights, data order, augmentation and dropout; negative draws one
+    # Modules imported before a config is read, so that what they register can be named in it.
+    cfg.PLUGINS = ()
+
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    # Factor drawn uniformly, of the image's own size or, if BASE_SIZE (long, short) is given, of the
+    # largest size with the same aspect ratio inside that box.
+    cfg.INPUT.SCALE_RANGE = (0.5, 2.0)
+    cfg.INPUT.BASE_SIZE = (0, 0)
+    cfg.INPUT.CROP.SIZE = (512, 512)  # height, width; smaller images are padded
+
+    cfg.DATASETS.TRAIN = ("toyscenes_train",)
+    cfg.DATASETS.TEST = ("toyscenes_val",)
+    cfg.DATALOADER.NUM_WORKERS = 2
+
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    cfg.SOLVER.IMS_PER_BATCH = 16  # of all processes together
+    cfg.SOLVER.ACCUMULATE = 1  # parts a batch is computed in, to save memory
+    cfg.SOLVER.BASE_LR = 0.01
+    cfg.SOLVER.MOMENTUM = 0.9
+    cfg.SOLVER.WEIGHT_DECAY = 5e-4
+    cfg.SOLVER.WEIGHT_DECAY_NORM = None  # as everything else
+    cfg.SOLVER.POLY_POWER = 0.9
+    cfg.SOLVER.MIN_LR = 0.0
+    cfg.SOLVER.MAX_ITER = 40000
+    cfg.SOLVER.WARMUP_ITERS = 0
+    cfg.SOLVER.CHECKPOINT_PERIOD = 1000
+    cfg.SOLVER.CHECKPOINT_KEEP = 2  # full states kept; the final and best weights always are
+    cfg.TEST.EVAL_PERIOD = 4000
+
+    cfg.CHECKPOINT = CN()
+    # Weights files that are more than tensors can run code when they are read.
+    cfg.CHECKPOINT.ALLOW_PICKLE = False
+
+
+def _add_model(cfg: CN) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "Segmentor"
+    cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.PIXEL_MEAN = (123.675, 116.28, 103.53)  # ImageNet's, in INPUT.FORMAT
+    cfg.MODEL.PIXEL_STD = (58.395, 57.12, 57.375)
+    cfg.MODEL.SYNC_BN = True  # batch norm over all processes
+
+    backbone = cfg.MODEL.BACKBONE
+    backbone.NAME = "TimmBackbone"
+    backbone.TIMM_NAME = "resnet18"  # any network of timm that gives feature maps
+    backbone.OUTPUT_STRIDE = 8
+    backbone.DILATION_STYLE = "mmseg"  # or "timm": which convolutions are dilated
+    backbone.STEM = "7x7"  # of a ResNet; "c" and "s" are mmsegmentation's and CIRKD's deep stems
+    backbone.WIDTH = 1.0  # of a ResNet: factor of all channels
+    backbone.PRETRAINED = "none"  # "timm", or the path of a file
+
+    head = cfg.MODEL.SEM_SEG_HEAD
+    head.NAME = "PSPHead"
+    head.NUM_CLASSES = 12
+    head.IGNORE_VALUE = 255
+    head.CHANNELS = 128  # A, in front of the classifier
+    head.DROPOUT = 0.1
+    head.ALIGN_CORNERS = False
+    head.LOSS_MEAN = "valid"  # divide the cross-entropy by the labelled pixels, or by "all"
+
+    cfg.MODEL.AUXILIARY_HEAD = CN()
+    cfg.MODEL.AUXILIARY_HEAD.WEIGHT = 0.4  # of its loss; 0 builds none
+    cfg.MODEL.AUXILIARY_HEAD.IN_FEATURE = "res4"
+    cfg.MODEL.AUXILIARY_HEAD.CHANNELS = 64
+
+
+def _add_distillation(cfg: CN) -> None:
+    cfg.KD = CN()
+    # One word for a method with its losses, weights and temperatures: a file of fakd/config/recipes,
+    # or the path of one's own. Keys of the config file and the command line win over it.
+    cfg.KD.RECIPE = ""
+    cfg.KD.LOSSES = ()  # registered names; each has its options in a node KD.<Name>
+    cfg.KD.TEACHER = CN()
+    cfg.KD.TEACHER.CONFIG_FILE = ""
+    cfg.KD.TEACHER.WEIGHTS = ""
+    # Before the first step the teacher is evaluated on so many images (0: not at all), and training stops
+    # if its mIoU is below CHECK_RATIO times MIOU, or what is recorded beside its weights.
+    cfg.KD.TEACHER.CHECK_IMAGES = 100
+    cfg.KD.TEACHER.CHECK_RATIO = 0.5
+    cfg.KD.TEACHER.MIOU = 0.0

@@ -1,0 +1,116 @@
+"""From files, a recipe and key-value pairs to one config, in that order of precedence from the weakest.
+
+defaults < recipe < config file < command line
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Optional
+
+from detectron2.config import CfgNode, get_cfg
+
+from .defaults import add_fakd_config
+
+RECIPES = Path(__file__).parent / "recipes"
+NO_RECIPE = "student"  # the recipe of a network that is trained alone
+
+
+def load_config(
+    config_file: str = "", opts: Sequence[str] = (), recipe: Optional[str] = None
+) -> CfgNode:
+    """The config of a run, not frozen.
+
+    Args:
+        config_file: yaml, with ``_BASE_`` as in detectron2; "" for the defaults alone.
+        opts: ``[KEY, VALUE, ...]``.
+        recipe: takes the place of ``KD.RECIPE``.
+
+    Raises:
+        FileNotFoundError: no such file or recipe.
+        KeyError: a key that does not exist, with the nearest that does.
+        ValueError: a value of another type than the key's default.
+    """
+    if config_file and not Path(config_file).is_file():
+        raise FileNotFoundError(f"config file {config_file} does not exist (looked from {Path.cwd()}).")
+    if len(opts) % 2:
+        raise ValueError(f"options come in pairs, KEY VALUE; got {len(opts)} words: {' '.join(opts)}")
+    given = _read(config_file) if config_file else CfgNode()
+    pairs = dict(zip(opts[0::2], opts[1::2], strict=True))
+
+    cfg = get_cfg()
+    add_fakd_config(cfg)
+    for module in _plugins(given, pairs):
+        import_module(module)
+    add_fakd_config(cfg)  # nodes of the losses the plugins brought
+
+    word = recipe if recipe is not None else pairs.get("KD.RECIPE", given.get("KD", {}).get("RECIPE", ""))
+    if word:
+        _merge(cfg, _read(str(recipe_path(word))), f"recipe {word}")
+    if recipe is not None:
+        # What the file says of distillation was meant for its own recipe.
+        given = _without_losses(given)
+    _merge(cfg, given, config_file)
+    known = _keys(cfg)
+    for key in pairs:
+        if key not in known:
+            raise KeyError(_unknown(key, known, "the command line"))
+    cfg.merge_from_list(list(opts))
+    cfg.KD.RECIPE = word
+    return cfg
+
+
+def recipe_path(word: str) -> Path:
+    """The file of a recipe given by name or by path.
+
+    Raises:
+        FileNotFoundError: there is none; the message lists those there are.
+    """
+    path = Path(word) if word.endswith((".yaml", ".yml")) else RECIPES / f"{word}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise FileNotFoundError(f"no recipe '{word}' (KD.RECIPE). Known: {known}; or give a path to a .yaml.")
+    return path
+
+
+def _read(path: str) -> CfgNode:
+    return CfgNode(CfgNode.load_yaml_with_base(path))
+
+
+def _plugins(given: CfgNode, pairs: dict[str, str]) -> Sequence[str]:
+    value = pairs.get("PLUGINS", given.get("PLUGINS", ()))
+    value = CfgNode._decode_cfg_value(value)
+    return (value,) if isinstance(value, str) else value
+
+
+def _without_losses(given: CfgNode) -> CfgNode:
+    given = given.clone()
+    kd = given.get("KD", CfgNode())
+    for key in ("LOSSES", "RECIPE"):
+        kd.pop(key, None)
+    given.get("MODEL", CfgNode()).pop("META_ARCHITECTURE", None)
+    return given
+
+
+def _merge(cfg: CfgNode, other: CfgNode, source: str) -> None:
+    known = _keys(cfg)
+    for key in _keys(other):
+        if key not in known:
+            raise KeyError(_unknown(key, known, source))
+    cfg.merge_from_other_cfg(other)
+
+
+def _keys(node: CfgNode, prefix: str = "") -> set[str]:
+    keys = set()
+    for name, value in node.items():
+        keys |= _keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else {prefix + name}
+    return keys
+
+
+def _unknown(key: str, known: set[str], source: str) -> str:
+    near = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"{source}: there is no config key {key}.{hint}"

@@ -1,0 +1,5 @@
+"""Backbones through timm."""
+
+from .timm_backbone import TimmBackbone
+
+__all__ = ["TimmBackbone"]

@@ -1,0 +1,64 @@
+"""From a config to networks and losses."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from detectron2.config import CfgNode
+
+from ..checkpoint.teacher import load_teacher
+from ..config import NO_RECIPE, load_config
+from ..losses import DistillLoss
+from ..losses.base import config_key
+from ..registry import DISTILL_LOSS_REGISTRY, lookup
+from ..structures import SegSpec
+from .segmentor import Segmentor
+
+logger = logging.getLogger(__name__)
+
+
+def build_segmentor(cfg: CfgNode) -> Segmentor:
+    """The network of a config on its device, without distillation."""
+    return Segmentor(cfg).to(torch.device(cfg.MODEL.DEVICE))
+
+
+def build_distill_losses(cfg: CfgNode, student: SegSpec, teacher: SegSpec) -> dict[str, DistillLoss]:
+    """The losses of ``KD.LOSSES`` by name, on the device; those of weight zero are left out.
+
+    Raises:
+        KeyError: a name is not registered; the message lists those that are.
+    """
+    losses = {}
+    for name in cfg.KD.LOSSES:
+        loss = lookup(DISTILL_LOSS_REGISTRY, name, "KD.LOSSES")
+        node = cfg.KD[name]
+        if node.WEIGHT == 0:
+            logger.info("KD.%s.WEIGHT is 0: the loss is not built.", name)
+            continue
+        fields = loss.Config.__dataclass_fields__
+        config = loss.Config(**{field: node[config_key(field)] for field in fields})
+        losses[name] = loss(config, student, teacher).to(torch.device(cfg.MODEL.DEVICE))
+    return losses
+
+
+def build_teacher(cfg: CfgNode) -> Segmentor:
+    """The network of ``KD.TEACHER.CONFIG_FILE`` with ``KD.TEACHER.WEIGHTS``, every key of which must fit.
+
+    Raises:
+        ValueError: either key is empty, or the weights are not of that config.
+    """
+    teacher = cfg.KD.TEACHER
+    for key in ("CONFIG_FILE", "WEIGHTS"):
+        if not teacher[key]:
+            raise ValueError(
+                f"KD.TEACHER.{key} is empty: distillation needs the teacher's own config file and its weights, "
+                "for instance the model_final.pth of a run of that config."
+            )
+    # The teacher's own recipe, if it was distilled itself, plays no part here.
+    teacher_cfg = load_config(teacher.CONFIG_FILE, recipe=NO_RECIPE)
+    teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
+    teacher_cfg.MODEL.BACKBONE.PRETRAINED = "none"
+    model = build_segmentor(teacher_cfg)
+    load_teacher(model, teacher.WEIGHTS, teacher.CONFIG_FILE, allow_pickle=cfg.CHECKPOINT.ALLOW_PICKLE)
+    return model

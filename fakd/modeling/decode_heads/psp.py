@@ -1,0 +1,36 @@
+"""Pyramid pooling head."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ...registry import DECODE_HEAD_REGISTRY
+from .base import ConvBNReLU, DecodeHead
+
+
+@DECODE_HEAD_REGISTRY.register()
+class PSPHead(DecodeHead):
+    """Pooling at several scales beside the map itself (Zhao et al. 2017), in mmsegmentation's shape.
+
+    Args:
+        in_feature: name of the map.
+        pool_scales: side of each pooled map.
+        others: see :class:`DecodeHead`.
+    """
+
+    def __init__(
+        self, in_channels, channels, num_classes, in_feature="res5", pool_scales=(1, 2, 3, 6), **kwargs
+    ) -> None:
+        super().__init__(in_channels, channels, num_classes, **kwargs)
+        self.in_feature = in_feature
+        width = in_channels[in_feature]
+        self.psp_modules = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvBNReLU(width, channels)) for scale in pool_scales
+        )
+        self.bottleneck = ConvBNReLU(width + len(pool_scales) * channels, channels, 3)
+
+    def decode(self, stages):
+        x = stages[self.in_feature]
+        pooled = [self.resize(module(x), like=x) for module in self.psp_modules]
+        return self.bottleneck(torch.cat([x, *pooled], dim=1))

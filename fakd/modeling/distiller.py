@@ -1,0 +1,129 @@
+"""Teacher, student and the losses between them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+
+from ..functional.resize import resize_labels
+from ..losses import DistillLoss
+from ..structures import LossInputs, SegOutput
+from .build import build_distill_losses, build_segmentor, build_teacher
+from .segmentor import Segmentor
+
+logger = logging.getLogger(__name__)
+
+
+@META_ARCH_REGISTRY.register()
+class Distiller(nn.Module):
+    """Trains a student beside a frozen teacher; in evaluation and in checkpoints it is the student.
+
+    The teacher is in eval mode and without gradients whatever the trainer calls. ``state_dict`` and
+    ``load_state_dict`` are the student's own, so any trainer's checkpoint is one of the plain student.
+    What else has state (statistics, queues, adapters) is in :attr:`distillation_state`, to be given to a
+    checkpointer beside the model.
+
+    Args:
+        student: the network that is trained.
+        teacher: the frozen network.
+        losses: distillation losses by name.
+
+    Raises:
+        ValueError: the two networks have different class counts.
+    """
+
+    @configurable
+    def __init__(self, *, student: Segmentor, teacher: Segmentor, losses: Mapping[str, DistillLoss]) -> None:
+        super().__init__()
+        k_student, k_teacher = student.spec.num_classes, teacher.spec.num_classes
+        if k_student != k_teacher:
+            raise ValueError(
+                f"the student has {k_student} classes, the teacher {k_teacher}: "
+                "set MODEL.SEM_SEG_HEAD.NUM_CLASSES alike in both configs (KD.TEACHER.CONFIG_FILE)."
+            )
+        self.student = student
+        self.teacher = teacher.requires_grad_(False).eval()
+        self.losses = nn.ModuleDict(losses)
+        self._progress = 0.0
+
+    @classmethod
+    def from_config(cls, cfg) -> dict[str, Any]:
+        student = build_segmentor(cfg)
+        teacher = build_teacher(cfg)
+        return {
+            "student": student,
+            "teacher": teacher,
+            "losses": build_distill_losses(cfg, student.spec, teacher.spec),
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.student.device
+
+    @property
+    def distillation_state(self) -> nn.Module:
+        """Everything with state that is neither the student nor the teacher."""
+        return self.losses
+
+    def set_progress(self, progress: float) -> None:
+        """Tell the losses how much of the training is done, in [0, 1)."""
+        self._progress = progress
+
+    def pop_scalars(self) -> dict[str, Tensor]:
+        """Numbers the losses keep for the log, as ``<loss>/<name>``; forgotten afterwards."""
+        return {
+            f"{name}/{key}": value
+            for name, loss in self.losses.items()
+            for key, value in loss.pop_scalars().items()
+        }
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """As :meth:`Segmentor.forward`, with a ``loss_<Name>`` more per distillation loss in training."""
+        if not self.training:
+            return self.student(batched_inputs)
+        images = self.student.stack(batched_inputs)
+        labels = self.student.stack_labels(batched_inputs)
+        with torch.no_grad():
+            teacher = self.teacher.encode(self.teacher.normalize(self._teacher_channels(images.tensor)))
+        student = self.student.encode(self.student.normalize(images.tensor))
+        losses = self.student.losses(student, labels)
+        losses.update(self._distillation_losses(student, teacher, labels))
+        return losses
+
+    def _teacher_channels(self, images: Tensor) -> Tensor:
+        """The batch is in the student's channel order; the teacher may have been trained on the other."""
+        return images if self.teacher.input_format == self.student.input_format else images.flip(1)
+
+    def _distillation_losses(
+        self, student: SegOutput, teacher: SegOutput, labels: Tensor
+    ) -> dict[str, Tensor]:
+        # Softmaxes over thousands of pixels and covariances do not survive half precision.
+        with torch.autocast(self.device.type, enabled=False):
+            small = resize_labels(labels, student.feature.shape[-2:])
+            inputs = LossInputs(
+                student=student.float(),
+                teacher=teacher.detach().float(),
+                labels=small,
+                valid=small != self.student.ignore_value,
+                progress=self._progress,
+            )
+            return {
+                f"loss_{name}": loss.config.weight * loss(inputs) for name, loss in self.losses.items()
+            }
+
+    def train(self, mode: bool = True) -> Distiller:
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def state_dict(self, *args, **kwargs):
+        return self.student.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+        return self.student.load_state_dict(state_dict, strict=strict, assign=assign)

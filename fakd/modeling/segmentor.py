@@ -1,0 +1,187 @@
+"""The network that is trained and evaluated: backbone, decode head, auxiliary head, task loss."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from ..registry import DECODE_HEAD_REGISTRY, lookup
+from ..structures import SegOutput, SegSpec
+from .decode_heads import DecodeHead, FCNHead
+
+
+@META_ARCH_REGISTRY.register()
+class Segmentor(nn.Module):
+    """A semantic segmentation network under detectron2's contract.
+
+    :meth:`encode` is the only path of computation and shows what distillation needs; :meth:`forward` puts
+    detectron2's contract on top of it: a dict of losses in training, a list of ``{"sem_seg"}`` otherwise.
+
+    Args:
+        backbone: gives maps by name.
+        decode_head: the head whose scores are the prediction.
+        auxiliary_head: a second head used in training only, or None.
+        auxiliary_weight: factor of its loss.
+        pixel_mean, pixel_std: per channel, in the order of ``input_format``.
+        input_format: "RGB" or "BGR", the order in which this network wants its channels.
+        ignore_value: label of void pixels.
+        loss_mean: "valid" divides the cross-entropy by the labelled pixels, "all" by all of them, as
+            mmsegmentation does.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        decode_head: DecodeHead,
+        auxiliary_head: Optional[DecodeHead],
+        auxiliary_weight: float,
+        pixel_mean: tuple[float, ...],
+        pixel_std: tuple[float, ...],
+        input_format: str = "RGB",
+        ignore_value: int = 255,
+        loss_mean: str = "valid",
+    ) -> None:
+        super().__init__()
+        if input_format not in ("RGB", "BGR"):
+            raise ValueError(f"INPUT.FORMAT is '{input_format}'; choose RGB or BGR.")
+        if loss_mean not in ("valid", "all"):
+            raise ValueError(f"MODEL.SEM_SEG_HEAD.LOSS_MEAN is '{loss_mean}'; choose valid or all.")
+        self.backbone = backbone
+        self.decode_head = decode_head
+        self.auxiliary_head = auxiliary_head
+        self.auxiliary_weight = auxiliary_weight
+        self.input_format = input_format
+        self.ignore_value = ignore_value
+        self.loss_mean = loss_mean
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @classmethod
+    def from_config(cls, cfg) -> dict[str, Any]:
+        backbone = build_backbone(cfg)
+        channels = {name: shape.channels for name, shape in backbone.output_shape().items()}
+        head, aux = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.AUXILIARY_HEAD
+        shared = {"num_classes": head.NUM_CLASSES, "align_corners": head.ALIGN_CORNERS}
+        decode_head = lookup(DECODE_HEAD_REGISTRY, head.NAME, "MODEL.SEM_SEG_HEAD.NAME")(
+            channels, head.CHANNELS, dropout=head.DROPOUT, **shared
+        )
+        auxiliary_head = None
+        if aux.WEIGHT > 0:
+            auxiliary_head = FCNHead(channels, aux.CHANNELS, in_feature=aux.IN_FEATURE, **shared)
+        return {
+            "backbone": backbone,
+            "decode_head": decode_head,
+            "auxiliary_head": auxiliary_head,
+            "auxiliary_weight": aux.WEIGHT,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "input_format": cfg.INPUT.FORMAT,
+            "ignore_value": head.IGNORE_VALUE,
+            "loss_mean": head.LOSS_MEAN,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    @property
+    def spec(self) -> SegSpec:
+        """What a distillation loss may know before the network runs."""
+        return SegSpec(
+            num_classes=self.decode_head.num_classes,
+            feature_channels=self.decode_head.channels,
+            stage_channels={n: s.channels for n, s in self.backbone.output_shape().items()},
+            has_aux=self.auxiliary_head is not None,
+        )
+
+    def encode(self, images: Tensor) -> SegOutput:
+        """All maps a loss may want, from images (N, 3, H, W) that are normalised; nothing is up-sampled."""
+        stages = self.backbone(images)
+        feature, logits = self.decode_head(stages)
+        classifier = self.decode_head.conv_seg
+        aux_logits = None
+        if self.training and self.auxiliary_head is not None:
+            aux_logits = self.auxiliary_head(stages)[1]
+        return SegOutput(logits, feature, classifier.weight.flatten(1), classifier.bias, aux_logits, stages)
+
+    def forward(self, batched_inputs: list[dict[str, Any]]):
+        """detectron2's contract.
+
+        Args:
+            batched_inputs: per image ``image`` (3, H, W) in ``input_format``, 0 to 255; in training
+                ``sem_seg`` (H, W) labels; in evaluation ``height`` and ``width`` of the result, if they
+                differ from the image's.
+
+        Returns:
+            In training the losses by name, else per image ``{"sem_seg": (K, height, width)}``.
+        """
+        images = self.stack(batched_inputs)
+        output = self.encode(self.normalize(images.tensor))
+        if self.training:
+            return self.losses(output, self.stack_labels(batched_inputs))
+        return self.predict(output, images, batched_inputs)
+
+    def stack(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """The raw images as one float batch on the device, padded on the right and bottom with the mean."""
+        raw = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
+        if len({x.shape for x in raw}) == 1:
+            return ImageList(torch.stack(raw).float(), [tuple(x.shape[-2:]) for x in raw])
+        # The mean becomes zero once it is normalised: what a convolution pads with.
+        centred = ImageList.from_tensors([x - self.pixel_mean for x in raw])
+        return ImageList(centred.tensor + self.pixel_mean, centred.image_sizes)
+
+    def stack_labels(self, batched_inputs: list[dict[str, Any]]) -> Tensor:
+        """(N, H, W) int64 labels, padded with the void label as the images are."""
+        labels = [x["sem_seg"].to(self.device, torch.int64, non_blocking=True) for x in batched_inputs]
+        return ImageList.from_tensors(labels, pad_value=self.ignore_value).tensor
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) of 0 to 255 to what the backbone was trained on."""
+        return (images - self.pixel_mean) / self.pixel_std
+
+    def losses(self, output: SegOutput, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of both heads at the labels' resolution, by name."""
+        losses = {"loss_seg": self._cross_entropy(output.logits, labels)}
+        if output.aux_logits is not None:
+            losses["loss_aux"] = self.auxiliary_weight * self._cross_entropy(output.aux_logits, labels)
+        return losses
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits = F.interpolate(
+            logits.float(),
+            size=labels.shape[-2:],
+            mode="bilinear",
+            align_corners=self.decode_head.align_corners,
+        )
+        total = F.cross_entropy(logits, labels, ignore_index=self.ignore_value, reduction="sum")
+        if self.loss_mean == "all":
+            return total / labels.numel()
+        return total / (labels != self.ignore_value).sum().clamp(min=1)
+
+    def predict(
+        self, output: SegOutput, images: ImageList, batched_inputs: list[dict[str, Any]]
+    ) -> list[dict[str, Tensor]]:
+        """Scores at the size asked for, resized twice as everywhere: to the network's input, then to the image."""
+        logits = F.interpolate(
+            output.logits.float(),
+            size=images.tensor.shape[-2:],
+            mode="bilinear",
+            align_corners=self.decode_head.align_corners,
+        )
+        results = []
+        for scores, size, item in zip(logits, images.image_sizes, batched_inputs, strict=True):
+            height, width = item.get("height", size[0]), item.get("width", size[1])
+            if (height, width) == tuple(size):
+                results.append({"sem_seg": scores[:, : size[0], : size[1]]})
+            else:
+                results.append({"sem_seg": sem_seg_postprocess(scores, size, height, width)})
+        return results
