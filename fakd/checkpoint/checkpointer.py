@@ -1,0 +1,175 @@
+"""Saving and loading of runs: atomic, tensors only, and with a way back from a damaged file."""
+
+import logging
+import os
+import pickle
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from .files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+_RUN_FILE = re.compile(r"model_\d{7}\.pth")
+
+
+class Checkpointer(DetectionCheckpointer):
+    """detectron2's checkpointer with whole files, old ones pruned, and no code run on loading.
+
+    Two kinds of file lie in a run's folder. ``model_<7 digits>.pth`` hold all of a run's state and are what
+    a run resumes from. All others (``model_final``, ``model_best``) hold the model alone; detectron2 would
+    take them for the last checkpoint and lose the optimizer's state on resume.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        save_dir: str = "",
+        *,
+        keep: int = 2,
+        allow_pickle: bool = False,
+        save_to_disk: bool | None = None,
+        **checkpointables: Any,
+    ):
+        """
+        Args:
+            model: its ``state_dict()`` is what evaluation needs; for a Distiller the student's.
+            save_dir: the run's folder.
+            keep: number of files with all the state to keep, the newest; 0 keeps all.
+            allow_pickle: load files that hold more than tensors and plain values. They can run any code.
+            save_to_disk: default on the main process only.
+            checkpointables: further parts of the run's state.
+        """
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.keep = keep
+        self.allow_pickle = allow_pickle
+        self._intact: set[Path] = set()
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Writes all the state to ``<save_dir>/<name>.pth``, then deletes the oldest such files.
+
+        Raises:
+            OSError: the disk is full or not writable. Earlier checkpoints are untouched.
+        """
+        state = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        if self._write(name, {"model": self.model.state_dict(), **state, **kwargs}):
+            self.tag_last_checkpoint(f"{name}.pth")
+            for old in self.run_files()[self.keep or None :]:
+                old.unlink()
+
+    def save_model(self, name: str, **kwargs: Any) -> None:
+        """Writes the model alone, with ``kwargs`` beside it, to ``<save_dir>/<name>.pth``."""
+        self._write(name, {"model": self.model.state_dict(), **kwargs})
+
+    def run_files(self) -> list[Path]:
+        """The files with all the state, newest first."""
+        folder = Path(self.save_dir)
+        return sorted((p for p in folder.glob("model_*.pth") if _RUN_FILE.fullmatch(p.name)), reverse=True)
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to resume from."""
+        return bool(self.get_checkpoint_file())
+
+    def get_checkpoint_file(self) -> str:
+        """The newest undamaged file with all the state; "" when the run has not saved any.
+
+        Raises:
+            ValueError: every such file is damaged.
+        """
+        damaged = []
+        for path in self.run_files():
+            if path in self._intact or _is_intact(path):
+                if damaged:
+                    logger.warning(
+                        f"The checkpoint {', '.join(damaged)} is damaged. "
+                        f"Falling back to the one before: {path}."
+                    )
+                self._intact.add(path)
+                return str(path)
+            damaged.append(str(path))
+        if damaged:
+            raise ValueError(
+                f"Nothing to resume from: {', '.join(damaged)} is damaged and no older checkpoint is left. "
+                "Start again in another OUTPUT_DIR."
+            )
+        return ""
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Notes the newest file in ``last_checkpoint``, for detectron2's own tools."""
+        with atomic_write(os.path.join(self.save_dir, "last_checkpoint"), "w") as file:
+            file.write(last_filename_basename)
+
+    def _write(self, name: str, state: dict[str, Any]) -> bool:
+        if not self.save_dir or not self.save_to_disk:
+            return False
+        path = Path(self.save_dir, f"{name}.pth")
+        logger.info(f"Saving checkpoint to {path}")
+        with atomic_write(path) as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # how torch reports that the stream took fewer bytes
+                raise OSError(getattr(error.__context__, "errno", None), f"{error}") from error
+        return True
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        if filename.endswith(".pkl") and not self.allow_pickle:
+            raise ValueError(_refusal(filename, "is a Python pickle"))
+        return super()._load_file(filename)
+
+    def _torch_load(self, f: str) -> Any:
+        return load_tensors(f, self.allow_pickle)
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        num_keys = len(checkpoint["model"])
+        incompatible = super()._load_model(checkpoint)
+        if num_keys and len(incompatible.unexpected_keys) + len(incompatible.incorrect_shapes) >= num_keys:
+            raise ValueError(
+                f"None of the {num_keys} weights in the file fits the model (the first: "
+                f"'{(incompatible.unexpected_keys or incompatible.incorrect_shapes[0])[0]}'). "
+                "Check that MODEL.WEIGHTS belongs to this config."
+            )
+        return incompatible
+
+
+def load_tensors(path: str, allow_pickle: bool = False) -> Any:
+    """``torch.load`` onto the CPU, restricted to tensors and plain values.
+
+    Args:
+        path: a local file.
+        allow_pickle: lift the restriction. The file can then run any code.
+
+    Raises:
+        ValueError: the file is damaged, or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        reason = f"holds a {foreign[1]}" if foreign else "is no plain checkpoint"
+        raise ValueError(_refusal(path, reason)) from error
+    except Exception as error:  # a torn file fails in too many ways to name
+        raise ValueError(f"The file '{path}' is damaged or no checkpoint: {error!r}") from error
+
+
+def _refusal(path: str, reason: str) -> str:
+    return (
+        f"The file '{path}' {reason}. Only tensors and plain values are loaded, because anything else could "
+        "run any code. If you trust the file's author, set CHECKPOINT.ALLOW_PICKLE True."
+    )
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether every record of the archive has the checksum it was written with."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError):
+        return False

@@ -1,0 +1,54 @@
+"""Loading weights of which every one must fit."""
+
+from pathlib import Path
+
+from detectron2.utils.file_io import PathManager
+from torch import nn
+
+from .checkpointer import load_tensors
+
+_SHOWN = 5
+
+
+def load_teacher(model: nn.Module, path: str, config_file: str = "", allow_pickle: bool = False) -> None:
+    """Loads weights of which every one must have its place in the model, and the other way round.
+
+    Args:
+        model: a network, not wrapped.
+        path: file or URL with a ``state_dict``, bare or under "model".
+        config_file: the model's config, named in errors.
+        allow_pickle: see :func:`fakd.checkpoint.load_tensors`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is refused or damaged, or a weight is missing, unknown or of another shape.
+    """
+    local = PathManager.get_local_path(path)
+    if not Path(local).is_file():
+        raise FileNotFoundError(
+            f"There are no weights at '{path}'. KD.TEACHER.WEIGHTS (or MODEL.WEIGHTS) must name a "
+            "checkpoint, for example the model_final.pth of the network's own training."
+        )
+    content = load_tensors(local, allow_pickle)
+    weights = content.get("model", content)
+    own = model.state_dict()
+    # Converted checkpoints often lack this counter, which nothing reads once momentum is set.
+    missing = [k for k in own if k not in weights and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in weights if k not in own]
+    shapes = [
+        f"{k}: {tuple(weights[k].shape)} in the file, {tuple(own[k].shape)} in the model"
+        for k in own
+        if k in weights and weights[k].shape != own[k].shape
+    ]
+    problems = {"missing in the file": missing, "unknown to the model": unknown, "of another shape": shapes}
+    if any(problems.values()):
+        listed = "; ".join(f"{len(keys)} {what} ({_few(keys)})" for what, keys in problems.items() if keys)
+        fits = f"the config '{config_file}'" if config_file else "the config"
+        raise ValueError(
+            f"The weights '{path}' do not fit {fits}: {listed}. Use the config they were trained with."
+        )
+    model.load_state_dict(weights, strict=False)
+
+
+def _few(keys: list[str]) -> str:
+    return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")

@@ -1,0 +1,7 @@
+"""Training and evaluation: the trainer, its step and hooks, and ``run``."""
+
+from .main import run
+from .step import StepTrainer
+from .trainer import Trainer
+
+__all__ = ["StepTrainer", "Trainer", "run"]

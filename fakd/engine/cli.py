@@ -1,0 +1,27 @@
+"""How command line tools end."""
+
+import os
+import sys
+from collections.abc import Callable
+
+# What a user can cause and mend. Anything else is a mistake in the program and shows its traceback.
+_USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError)
+
+
+def call_tool(main: Callable[[], int | None]) -> int:
+    """Runs a tool; a user's error becomes one clear line and exit code 1, unless FAKD_TRACEBACK is set."""
+    try:
+        return main() or 0
+    except _USER_ERRORS as error:
+        if os.environ.get("FAKD_TRACEBACK"):
+            raise
+        print(f"error: {message_of(error)}", file=sys.stderr)
+        return 1
+
+
+def message_of(error: BaseException) -> str:
+    """What to tell the user: the message without the quotes of KeyError or the traceback of a data worker."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if text.startswith("Caught "):  # re-raised from a worker process of a data loader
+        text = text.strip().splitlines()[-1].split(": ", 1)[-1]
+    return text or repr(error)

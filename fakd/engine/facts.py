@@ -1,0 +1,98 @@
+"""What a result must say of the circumstances it came about in."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import detectron2
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import fakd
+
+
+def commit() -> str | None:
+    """Short commit of the checkout this package runs from, "+changes" if edited; None outside a checkout."""
+    root = Path(fakd.__file__).parents[1]
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
+            )
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed copy may lie inside somebody else's checkout.
+    if git("ls-files", "--error-unmatch", "fakd/__init__.py") is None:
+        return None
+    return (
+        f"{git('rev-parse', '--short', 'HEAD')}{'+changes' if git('status', '--porcelain', '-uno') else ''}"
+    )
+
+
+def machine(device: str) -> str:
+    """The accelerator, or the processors, a run used."""
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    return f"{os.cpu_count()} x {cpu}, CPU"
+
+
+def versions() -> dict[str, str]:
+    return {
+        "torch": torch.__version__,
+        "detectron2": detectron2.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def cost(network: nn.Module, size: tuple[int, int]) -> tuple[int, float]:
+    """What the network costs in use, its auxiliary head left out.
+
+    Args:
+        network: under detectron2's contract, on its device.
+        size: height and width of the image.
+
+    Returns:
+        Number of parameters, and 10^9 multiply-adds for one image, each counted once.
+    """
+    params = sum(
+        p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary_head.")
+    )
+    was_training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network([{"image": torch.zeros(3, *size, dtype=torch.uint8), "height": size[0], "width": size[1]}])
+    network.train(was_training)
+    return params, counter.get_total_flops() / 2e9  # the counter counts a multiply-add as two
+
+
+def reset_peak_memory(device: str) -> None:
+    """Starts a new measurement of :func:`peak_memory_mb`."""
+    if device != "cpu" and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif os.access("/proc/self/clear_refs", os.W_OK):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak of the resident set
+
+
+def peak_memory_mb(device: str) -> float | None:
+    """Peak of allocated memory on the accelerator, else of this process's resident set; None if unknown."""
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    peak = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(peak[0].split()[1]) / 1024 if peak else None

@@ -1,0 +1,96 @@
+"""The folder of a run: what lies in it, and whether this command may go on in it."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+
+from fakd.checkpoint import atomic_write
+
+logger = logging.getLogger(__name__)
+
+# What may differ between a run and its resume, because no weight and no metric depends on it.
+_FREE = (
+    "OUTPUT_DIR",
+    "VIS_PERIOD",
+    "VERSION",
+    "CUDNN_BENCHMARK",
+    "MODEL.DEVICE",
+    "DATALOADER.NUM_WORKERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.CHECKPOINT_KEEP",
+    "CHECKPOINT.",
+    "KD.TEACHER.CHECK_",
+    "KD.TEACHER.MIOU",
+)
+
+
+class RunFolder:
+    """``config.yaml`` says what a run is, ``model_<7 digits>.pth`` how far it got, ``result.json`` that it
+    is done.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.result_file = self.path / "result.json"
+
+    def admit(self, cfg: CfgNode, resume: bool) -> None:
+        """Checks that ``cfg`` may train here.
+
+        Raises:
+            FileNotFoundError: there is nothing to resume.
+            ValueError: a new run would overwrite one, or a resumed run would not be the same.
+        """
+        if resume:
+            self._admit_resume(cfg)
+        elif self.result_file.exists() or list(self.path.glob("model_*.pth")):
+            state = "a finished" if self.result_file.exists() else "an unfinished"
+            raise ValueError(
+                f"'{self.path}' already holds {state} run. Continue it with --resume, choose another "
+                "OUTPUT_DIR, or delete that folder."
+            )
+
+    def _admit_resume(self, cfg: CfgNode) -> None:
+        if not self.config_file.is_file():
+            raise FileNotFoundError(
+                f"Nothing to resume: '{self.path}' holds no run (no config.yaml). Check OUTPUT_DIR, or start "
+                "without --resume."
+            )
+        old, new = _flat(yaml.safe_load(self.config_file.read_text())), _flat(yaml.safe_load(cfg.dump()))
+        differing = [
+            f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key) and not key.startswith(_FREE)
+        ]
+        if differing:
+            raise ValueError(
+                f"The run in '{self.path}' had another config: {'; '.join(differing)}. Resume it with its "
+                "own, or choose another OUTPUT_DIR."
+            )
+        if not self.result_file.exists() and not list(self.path.glob("model_*.pth")):
+            logger.warning(
+                f"The run in '{self.path}' had not saved a checkpoint yet: it starts from the beginning."
+            )
+
+    def write_config(self, cfg: CfgNode) -> None:
+        with atomic_write(self.config_file, "w") as file:
+            file.write(cfg.dump())
+
+    def result(self) -> dict[str, Any] | None:
+        """What a finished run wrote, else None."""
+        return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        with atomic_write(self.result_file, "w") as file:
+            json.dump(result, file, indent=2)
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,263 @@
+"""What happens around each training step."""
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.engine import HookBase, hooks
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
+from torch import nn
+from tqdm import tqdm
+
+from fakd.checkpoint import Checkpointer, atomic_write
+
+logger = logging.getLogger(__name__)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel, or the model itself."""
+    return getattr(model, "module", model)
+
+
+class StepSeed(HookBase):
+    """Makes all random numbers of a step a function of seed, iteration and rank.
+
+    So dropout needs no saved generator state: a resumed run draws what an undisturbed one would.
+    """
+
+    def __init__(self, seed: int):
+        self._seed = max(seed, 0)
+
+    def before_step(self) -> None:
+        key = (self._seed, self.trainer.iter, comm.get_rank())
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+
+
+class Progress(HookBase):
+    """Tells a model with ``set_progress`` which fraction of the training is done."""
+
+    def before_train(self) -> None:
+        self._tell = getattr(unwrapped(self.trainer.model), "set_progress", None)
+
+    def before_step(self) -> None:
+        if self._tell is not None:
+            self._tell(self.trainer.iter / self.trainer.max_iter)
+
+
+class RunClock(HookBase):
+    """Wall-clock and time per step of a run over all its restarts."""
+
+    _WARM_UP = 3
+    _KEEP = 1000
+
+    def __init__(self) -> None:
+        self._earlier, self._start = 0.0, time.perf_counter()
+        self._steps: deque[float] = deque(maxlen=self._KEEP)
+
+    def wall_clock(self) -> float:
+        """Seconds since training began, evaluations included, pauses between a stop and its resume not."""
+        return self._earlier + time.perf_counter() - self._start
+
+    def seconds_per_iteration(self) -> float | None:
+        """Median over the last steps, the first ones after each start left out; None when there were none."""
+        return float(np.median(self._steps)) if self._steps else None
+
+    def before_train(self) -> None:
+        self._start = time.perf_counter()
+
+    def before_step(self) -> None:
+        self._step_start = time.perf_counter()
+
+    def after_step(self) -> None:
+        if self.trainer.iter - self.trainer.start_iter >= self._WARM_UP:
+            self._steps.append(time.perf_counter() - self._step_start)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"wall_clock": self.wall_clock(), "steps": list(self._steps)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._earlier = state["wall_clock"]
+        self._steps.extend(state["steps"])
+
+
+class BestCheckpointer(hooks.BestCheckpointer):
+    """detectron2's, that after a resume still knows the best value so far, and saves the model alone."""
+
+    def __init__(self, eval_period: int, checkpointer: Checkpointer, val_metric: str):
+        super().__init__(eval_period, _ModelSaver(checkpointer), val_metric)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+
+
+class _ModelSaver:
+    """Gives ``Checkpointer.save_model`` the name that detectron2's hook calls."""
+
+    def __init__(self, checkpointer: Checkpointer):
+        self.save = checkpointer.save_model
+
+
+class SaveState(HookBase):
+    """Saves all the state every ``period`` steps and at the end, then also the model alone.
+
+    It comes after the evaluation, so that a resumed run has seen every evaluation its past made.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, period: int):
+        self._checkpointer = checkpointer
+        self._period = period
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done == self.trainer.max_iter or (self._period > 0 and done % self._period == 0):
+            self.save()
+        if done == self.trainer.max_iter:
+            self._checkpointer.save_model("model_final", iteration=self.trainer.iter)
+
+    def save(self) -> None:
+        """
+        Raises:
+            FloatingPointError: a weight is not finite; then nothing is written.
+        """
+        for name, weight in unwrapped(self.trainer.model).state_dict().items():
+            if weight.is_floating_point() and not torch.isfinite(weight).all():
+                raise FloatingPointError(
+                    f"'{name}' is NaN or infinite after iteration {self.trainer.iter}, though every loss was "
+                    "finite: a gradient overflowed. Nothing was saved, so the last checkpoint is good. Lower "
+                    "SOLVER.BASE_LR or set SOLVER.CLIP_GRADIENTS.ENABLED True; start in another OUTPUT_DIR."
+                )
+        self._checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
+
+
+class StopOnSignal(HookBase):
+    """On SIGTERM or the first Ctrl-C: finishes the step, saves, and exits with 128 + the signal's number.
+
+    A second signal has its usual, immediate effect.
+    """
+
+    _PERIOD = 10  # steps between two agreements of several ranks
+
+    def __init__(self, save: Callable[[], None]):
+        """
+        Args:
+            save: writes all the state; called on the main process.
+        """
+        self._save = save
+        self._signal = 0
+        self._previous: dict[int, Any] = {}
+
+    def before_train(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done == self.trainer.max_iter:  # everything is saved, and nothing here looks again
+            self._restore()
+            if self._signal:
+                signal.raise_signal(self._signal)
+            return
+        received = self._signal
+        if comm.get_world_size() > 1:
+            received = max(comm.all_gather(received)) if done % self._PERIOD == 0 else 0
+        if not received:
+            return
+        if comm.is_main_process():
+            self._save()
+            logger.warning(
+                f"Stopped by {signal.Signals(received).name} after {done} of {self.trainer.max_iter} "
+                "iterations; everything is saved. The same command with --resume continues."
+            )
+        raise SystemExit(128 + received)
+
+    def after_train(self) -> None:
+        self._restore()
+
+
+class ModelScalars(HookBase):
+    """Logs what a model with ``pop_scalars`` wants logged, when the writers are about to write."""
+
+    def __init__(self, period: int):
+        self._period = period
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        pop = getattr(unwrapped(self.trainer.model), "pop_scalars", None)
+        if pop is None or (done % self._period and done != self.trainer.max_iter):
+            return
+        self.trainer.storage.put_scalars(**pop(), smoothing_hint=False)
+
+
+class ProgressBar(HookBase):
+    """Shows iterations, time left, loss and learning rate on a tqdm bar."""
+
+    _PERIOD = 5
+
+    def __init__(self, bar: tqdm):
+        """
+        Args:
+            bar: its owner sets the total and closes it; several runs may share it.
+        """
+        self._bar = bar
+
+    def before_train(self) -> None:
+        # Steps of an earlier process count as done, but not for the speed.
+        self._bar.initial += self.trainer.start_iter
+        self._bar.update(self.trainer.start_iter)
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % self._PERIOD == 0:
+            latest = self.trainer.storage.latest()
+            shown = {"loss": latest.get("total_loss"), "lr": latest.get("lr")}
+            self._bar.set_postfix({k: f"{v[0]:.3g}" for k, v in shown.items() if v}, refresh=False)
+        self._bar.update(1)
+
+
+class Writers(hooks.PeriodicWriter):
+    """detectron2's, with writers built when the first iteration of this process is known.
+
+    ``metrics.json`` may hold iterations after the checkpoint from which a run resumes; they are cut off, as
+    they will be written again.
+    """
+
+    def __init__(self, build: Callable[[], list[EventWriter]], metrics_file: str, period: int):
+        super().__init__([], period)
+        self._build, self._metrics_file = build, Path(metrics_file)
+
+    def before_train(self) -> None:
+        if self._metrics_file.exists():
+            self._cut(self.trainer.start_iter)
+        self._writers = self._build()
+
+    def _cut(self, start: int) -> None:
+        kept = []
+        for line in self._metrics_file.read_text().splitlines(keepends=True):
+            if not line.endswith("\n"):  # torn by a kill
+                break
+            if json.loads(line)["iteration"] < start:
+                kept.append(line)
+        with atomic_write(self._metrics_file, "w") as file:
+            file.writelines(kept)

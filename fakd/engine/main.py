@@ -1,0 +1,120 @@
+"""One run: from a config to metrics."""
+
+import logging
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
+from tqdm import tqdm
+
+from fakd.checkpoint import load_teacher, remove_leftovers
+
+from . import facts
+from .folder import RunFolder
+from .hooks import unwrapped
+from .logs import run_logging
+from .result import Metrics, describe, flat_metrics, metrics_by_set, unnested
+from .teacher_check import check_teacher, record_miou
+from .trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    cfg: CfgNode,
+    resume: bool = False,
+    eval_only: bool = False,
+    *,
+    method: str = "",
+    config_file: str = "",
+    bar: tqdm | None = None,
+    quiet: bool = False,
+) -> dict[str, float]:
+    """Trains and evaluates, or continues to, or only evaluates; called by every rank.
+
+    Args:
+        cfg: from :func:`fakd.config.load_config`.
+        resume: continue the run in OUTPUT_DIR. A finished one is left as it is.
+        eval_only: evaluate MODEL.WEIGHTS, or else the final weights in OUTPUT_DIR.
+        method: column of a report; default the recipe, or "student".
+        config_file: noted in the result.
+        bar: progress bar to move along, MAX_ITER in all.
+        quiet: keep the console for the bar.
+
+    Returns:
+        mIoU, mAcc, aAcc and per class IoU-<class> and Acc-<class> in percent on the first test set, those of
+        further sets as <set>/<metric>; empty on ranks other than the first.
+
+    Raises:
+        ValueError, OSError, KeyError: the config, the folder or the data is not usable; see the message.
+        FloatingPointError: a loss or weight is not finite.
+        SystemExit: SIGTERM or SIGINT came; everything is saved.
+    """
+    if eval_only:
+        with run_logging("", quiet, bar):
+            by_set = metrics_by_set(cfg, _evaluate(cfg))
+        return flat_metrics(by_set)
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    folder.admit(cfg, resume)
+    comm.synchronize()  # the first rank is about to change what the others have just looked at
+    with run_logging(cfg.OUTPUT_DIR, quiet, bar):
+        if (result := folder.result()) is not None:
+            logger.info(f"The run in '{folder.path}' is finished; nothing to do.")
+            return flat_metrics(unnested(result))
+        trainer = _train(cfg, folder, resume, bar)
+        by_set = metrics_by_set(cfg, trainer.last_results)
+        if comm.is_main_process():
+            _record(cfg, folder, trainer, by_set, method or cfg.KD.RECIPE or "student", config_file)
+        return flat_metrics(by_set)
+
+
+def _train(cfg: CfgNode, folder: RunFolder, resume: bool, bar: tqdm | None) -> Trainer:
+    logger.info(f"Environment:\n{collect_env_info()}\nConfig:\n{cfg.dump()}")
+    if comm.is_main_process():
+        remove_leftovers(folder.path)
+        folder.write_config(cfg)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    facts.reset_peak_memory(cfg.MODEL.DEVICE)
+    trainer = Trainer(cfg, bar)
+    trainer.resume_or_load(resume)
+    teacher = getattr(unwrapped(trainer.model), "teacher", None)
+    if teacher is not None and trainer.start_iter == 0:
+        check_teacher(teacher, cfg)
+    trainer.train()
+    return trainer
+
+
+def _record(
+    cfg: CfgNode,
+    folder: RunFolder,
+    trainer: Trainer,
+    by_set: dict[str, Metrics],
+    method: str,
+    config_file: str,
+) -> None:
+    """Writes the sidecars that tell a distillation how good this network is, and last what says "done"."""
+    if by_set:
+        name, metrics = next(iter(by_set.items()))
+        record_miou(folder.path / "model_final.pth", metrics["mIoU"], name)
+        if trainer.best is not None and trainer.best.best_metric is not None:
+            record_miou(folder.path / "model_best.pth", trainer.best.best_metric, name)
+    folder.write_result(describe(cfg, trainer, by_set, method, config_file))
+
+
+def _evaluate(cfg: CfgNode) -> dict[str, Any]:
+    """Evaluates the student of ``cfg``; a teacher is not needed for that."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    if cfg.MODEL.META_ARCHITECTURE == "Distiller":
+        cfg.MODEL.META_ARCHITECTURE = "Segmentor"
+    cfg.MODEL.BACKBONE.PRETRAINED = "none"
+    model = build_model(cfg)
+    load_teacher(
+        model, cfg.MODEL.WEIGHTS or f"{cfg.OUTPUT_DIR}/model_final.pth", "", cfg.CHECKPOINT.ALLOW_PICKLE
+    )
+    return Trainer.test(cfg, model)

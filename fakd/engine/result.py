@@ -1,0 +1,89 @@
+"""``result.json``: what a finished run reached, and under which circumstances."""
+
+import datetime
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from . import facts
+from .hooks import unwrapped
+from .trainer import Trainer
+
+Metrics = Mapping[str, float]
+
+
+def metrics_by_set(cfg: CfgNode, results: Mapping[str, Any]) -> dict[str, Metrics]:
+    """The evaluator's metrics by test set; detectron2 leaves the name out when there is only one."""
+    if len(cfg.DATASETS.TEST) == 1:
+        results = {cfg.DATASETS.TEST[0]: results}
+    return {name: metrics["sem_seg"] for name, metrics in results.items() if metrics}
+
+
+def describe(
+    cfg: CfgNode, trainer: Trainer, by_set: Mapping[str, Metrics], method: str, config_file: str
+) -> dict[str, Any]:
+    """The content of ``result.json``, plain values only."""
+    network = unwrapped(trainer.model)
+    height, width = cfg.INPUT.CROP.SIZE
+    params, gflops = facts.cost(getattr(network, "student", network), (height, width))
+    nested = {name: _nest(metrics) for name, metrics in by_set.items()}
+    best = trainer.best
+    return {
+        "name": method,
+        "method": method,
+        "seed": cfg.SEED,
+        "dataset": next(iter(cfg.DATASETS.TEST), None),
+        "train_dataset": ", ".join(cfg.DATASETS.TRAIN),
+        "config_file": config_file,
+        "output_dir": cfg.OUTPUT_DIR,
+        "iterations": cfg.SOLVER.MAX_ITER,
+        "batch_size": cfg.SOLVER.IMS_PER_BATCH,
+        "crop": [height, width],
+        "metrics": next(iter(nested.values()), {}),
+        "metrics_by_dataset": nested,
+        "best": {"mIoU": best.best_metric, "iteration": best.best_iter} if best else None,
+        "params": params,
+        "gflops": gflops,
+        "flops_size": [height, width],
+        "seconds_per_iteration": trainer.clock.seconds_per_iteration(),
+        "wall_clock": trainer.clock.wall_clock(),
+        "peak_memory_mb": facts.peak_memory_mb(cfg.MODEL.DEVICE),
+        "commit": facts.commit(),
+        "machine": facts.machine(cfg.MODEL.DEVICE),
+        "versions": facts.versions(),
+        "weights": "model_final.pth",
+        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def flat_metrics(by_set: Mapping[str, Metrics]) -> dict[str, float]:
+    """In one level: the first set's metrics under their names, those of further sets as <set>/<metric>."""
+    flat: dict[str, float] = {}
+    for i, (name, metrics) in enumerate(by_set.items()):
+        flat |= {f"{name}/{key}" if i else key: value for key, value in metrics.items()}
+    return flat
+
+
+def _nest(metrics: Metrics) -> dict[str, Any]:
+    nested: dict[str, Any] = {"IoU": {}, "Acc": {}}
+    for key, value in metrics.items():
+        kind, _, label = key.partition("-")
+        number = None if math.isnan(value) else value  # JSON has no NaN
+        if label:
+            nested[kind][label] = number
+        else:
+            nested[kind] = number
+    return nested
+
+
+def unnested(result: Mapping[str, Any]) -> dict[str, Metrics]:
+    """What :func:`describe` was given as ``by_set``, from ``result.json``."""
+    by_set = {}
+    for name, nested in result["metrics_by_dataset"].items():
+        flat = {}
+        for key, value in nested.items():
+            flat |= {f"{key}-{c}": v for c, v in value.items()} if isinstance(value, dict) else {key: value}
+        by_set[name] = {key: math.nan if value is None else value for key, value in flat.items()}
+    return by_set

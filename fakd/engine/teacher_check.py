@@ -1,0 +1,84 @@
+"""Whether a teacher is as good as it is said to be, before anything is learnt from it."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.evaluation import inference_on_dataset
+from detectron2.utils import comm
+from torch import nn
+
+from fakd.checkpoint import atomic_write
+from fakd.data import SemSegMapper
+from fakd.evaluation import SegEvaluator
+
+logger = logging.getLogger(__name__)
+
+
+def record_miou(weights: str | Path, miou: float, dataset: str) -> None:
+    """Writes beside a weights file what the model reached; :func:`check_teacher` reads it."""
+    with atomic_write(Path(weights).with_suffix(".json"), "w") as file:
+        json.dump({"mIoU": miou, "dataset": dataset}, file)
+
+
+def recorded_miou(cfg: CfgNode) -> float | None:
+    """What the teacher is said to reach, in percent; None when nothing is recorded."""
+    if cfg.KD.TEACHER.MIOU > 0:
+        return cfg.KD.TEACHER.MIOU
+    sidecar = Path(cfg.KD.TEACHER.WEIGHTS).with_suffix(".json")
+    return json.loads(sidecar.read_text())["mIoU"] if sidecar.is_file() else None
+
+
+def check_teacher(teacher: nn.Module, cfg: CfgNode) -> None:
+    """Evaluates the teacher on some images and compares with what is recorded.
+
+    A wrong channel order, class order or normalisation leaves a network that runs and teaches nonsense.
+
+    Args:
+        teacher: the frozen network, with ``input_format``.
+        cfg: of the distillation (KD.TEACHER, DATASETS.TEST). All ranks call this together.
+
+    Raises:
+        ValueError: its mIoU is below KD.TEACHER.CHECK_RATIO times the recorded one.
+    """
+    options = cfg.KD.TEACHER
+    if options.CHECK_IMAGES <= 0 or not cfg.DATASETS.TEST:
+        return
+    expected = recorded_miou(cfg)
+    if expected is None:
+        logger.warning(
+            f"The teacher was not checked: nothing is recorded beside '{options.WEIGHTS}'. Set "
+            "KD.TEACHER.MIOU to the mIoU it is known to reach."
+        )
+        return
+    measured, num_images = _evaluate_some(teacher, cfg, options.CHECK_IMAGES)
+    found = f"mIoU {measured:.2f} on {num_images} images of {cfg.DATASETS.TEST[0]}"
+    if not measured >= options.CHECK_RATIO * expected:
+        raise ValueError(
+            f"The teacher '{options.WEIGHTS}' reaches {found}, but {expected:.2f} is recorded for it. Check "
+            f"'{options.CONFIG_FILE}' (INPUT.FORMAT, MODEL.PIXEL_MEAN, order of classes) and "
+            "KD.TEACHER.WEIGHTS. KD.TEACHER.CHECK_IMAGES 0 turns this check off."
+        )
+    logger.info(f"The teacher reaches {found}; recorded: {expected:.2f}.")
+
+
+def _evaluate_some(teacher: nn.Module, cfg: CfgNode, num_images: int) -> tuple[float, int]:
+    """mIoU in percent, the same on all ranks, and on how many images."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.FORMAT = teacher.input_format  # evaluated as itself, not behind the student's reader
+    name = cfg.DATASETS.TEST[0]
+    records = get_detection_dataset_dicts([name], filter_empty=False)
+    # Spread over the whole set: neighbours in a video are one image many times.
+    chosen = np.linspace(0, len(records) - 1, min(num_images, len(records))).round().astype(int)
+    loader = build_detection_test_loader(
+        [records[i] for i in chosen],
+        mapper=SemSegMapper(cfg, is_train=False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+    results = inference_on_dataset(teacher, loader, SegEvaluator(name))
+    miou = results["sem_seg"]["mIoU"] if comm.is_main_process() else 0.0
+    return comm.all_gather(miou)[0], len(chosen)

@@ -1,0 +1,198 @@
+"""detectron2's DefaultTrainer with what reproducible training of segmentors and distillers adds."""
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, create_ddp_model, default_writers, hooks
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.solver import LRMultiplier, WarmupParamScheduler
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, TensorboardXWriter
+from fvcore.common.param_scheduler import ParamScheduler
+from timm.layers import convert_sync_batchnorm
+from tqdm import tqdm
+
+from fakd.checkpoint import Checkpointer
+from fakd.data import build_test_loader, build_train_loader
+from fakd.evaluation import SegEvaluator
+
+from .hooks import (
+    BestCheckpointer,
+    ModelScalars,
+    Progress,
+    ProgressBar,
+    RunClock,
+    SaveState,
+    StepSeed,
+    StopOnSignal,
+    Writers,
+)
+from .step import StepTrainer
+
+_WRITE_PERIOD = 20
+
+
+class PolyScheduler(ParamScheduler):
+    """``floor + (1 - floor) * (1 - where) ** power``: the usual decay of segmentation, with a floor."""
+
+    def __init__(self, power: float, floor: float):
+        self._power, self._floor = power, floor
+
+    def __call__(self, where: float) -> float:
+        return self._floor + (1 - self._floor) * (1 - where) ** self._power
+
+
+class Trainer(DefaultTrainer):
+    """Trains any registered meta architecture so that a killed and resumed run ends like an undisturbed one.
+
+    Attributes:
+        last_results: what the last evaluation gave, empty on other ranks than the first.
+        clock: wall-clock and time per iteration over all restarts.
+        best: the best evaluation so far; None where nothing is evaluated or on other ranks than the first.
+    """
+
+    def __init__(self, cfg: CfgNode, bar: tqdm | None = None):
+        """
+        Args:
+            cfg: see :func:`fakd.config.setup_cfg`.
+            bar: progress bar to move along.
+
+        Raises:
+            ValueError: a batch cannot be split as SOLVER.ACCUMULATE asks.
+        """
+        super(DefaultTrainer, self).__init__()  # DefaultTrainer's own would build other parts than below
+        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        _check_batch(cfg)
+        model = self.build_model(cfg)
+        if cfg.MODEL.SYNC_BN and comm.get_world_size() > 1 and cfg.MODEL.DEVICE != "cpu":
+            # timm's converter, because torch's drops the activation inside timm's BatchNormAct2d.
+            convert_sync_batchnorm(getattr(model, "student", model))
+        optimizer = self.build_optimizer(cfg, model)
+        state = getattr(model, "distillation_state", None)
+        on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
+        model = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
+        self._trainer = StepTrainer(
+            model,
+            None,  # the loader waits for train(), where the first iteration is known
+            optimizer,
+            accumulate=cfg.SOLVER.ACCUMULATE,
+            amp_dtype=_amp_dtype(cfg),
+            gather_metric_period=_WRITE_PERIOD if comm.get_world_size() > 1 else 1,
+            dump_dir=cfg.OUTPUT_DIR,
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = Checkpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            keep=cfg.SOLVER.CHECKPOINT_KEEP,
+            allow_pickle=cfg.CHECKPOINT.ALLOW_PICKLE,
+            trainer=weakref.proxy(self),
+            **({} if state is None else {"distillation": state}),
+        )
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.last_results: dict[str, Any] = {}
+        self._bar = bar
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list[Any]:
+        """All hooks, in an order that matters: evaluate, note the best, save, stop, log."""
+        cfg = self.cfg
+        self.clock = RunClock()
+        save = SaveState(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
+        result = [
+            StepSeed(cfg.SEED),
+            Progress(),
+            hooks.IterationTimer(),
+            self.clock,
+            hooks.LRScheduler(),
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
+        ]
+        self.best = None
+        if comm.is_main_process():
+            if cfg.DATASETS.TEST:
+                self.best = BestCheckpointer(
+                    cfg.TEST.EVAL_PERIOD, self.checkpointer, best_metric_name(cfg.DATASETS.TEST)
+                )
+                result.append(self.best)
+            result.append(save)
+        result.append(StopOnSignal(save.save))
+        return result + (self._logging_hooks() if comm.is_main_process() else [])
+
+    def _logging_hooks(self) -> list[Any]:
+        bar = [ProgressBar(self._bar)] if self._bar is not None else []
+        writers = Writers(self.build_writers, f"{self.cfg.OUTPUT_DIR}/metrics.json", _WRITE_PERIOD)
+        return [ModelScalars(_WRITE_PERIOD), *bar, writers]
+
+    def _evaluate(self) -> dict[str, Any]:
+        self.last_results = self._last_eval_results = self.test(self.cfg, self.model)
+        return self.last_results
+
+    def train(self) -> Any:
+        """Trains from ``start_iter`` on, which :meth:`resume_or_load` sets."""
+        position = self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH
+        self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, position))
+        return super().train()
+
+    def after_train(self) -> None:
+        self._trainer.reset_data_loader(lambda: None)  # ends the worker processes before the last evaluation
+        super().after_train()
+
+    def build_writers(self) -> list[EventWriter]:
+        """detectron2's. TensorBoard learns which steps a resume writes anew; a bar replaces the console."""
+        console, json_file, _ = default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        tensorboard = TensorboardXWriter(self.cfg.OUTPUT_DIR, purge_step=self.start_iter)
+        return [json_file, tensorboard] if self._bar is not None else [console, json_file, tensorboard]
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, start_position: int = 0) -> Any:
+        return build_train_loader(cfg, start_position=start_position)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return SegEvaluator(dataset_name)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """MIN_LR + (BASE_LR - MIN_LR) (1 - t / MAX_ITER)^POLY_POWER; detectron2's if POLY_POWER is 0."""
+        solver = cfg.SOLVER
+        if solver.POLY_POWER == 0:
+            return super().build_lr_scheduler(cfg, optimizer)
+        schedule: ParamScheduler = PolyScheduler(solver.POLY_POWER, solver.MIN_LR / solver.BASE_LR)
+        if solver.WARMUP_ITERS > 0:
+            schedule = WarmupParamScheduler(
+                schedule,
+                solver.WARMUP_FACTOR,
+                min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
+                solver.WARMUP_METHOD,
+                solver.RESCALE_INTERVAL,
+            )
+        return LRMultiplier(optimizer, schedule, solver.MAX_ITER)
+
+
+def best_metric_name(test_sets: Sequence[str]) -> str:
+    """The logged name of the mIoU by which the best model is chosen: that of the first test set."""
+    return "sem_seg/mIoU" if len(test_sets) == 1 else f"{test_sets[0]}/sem_seg/mIoU"
+
+
+def _amp_dtype(cfg: CfgNode) -> torch.dtype | None:
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    if cfg.MODEL.DEVICE == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16
+
+
+def _check_batch(cfg: CfgNode) -> None:
+    parts = comm.get_world_size() * cfg.SOLVER.ACCUMULATE
+    if cfg.SOLVER.ACCUMULATE < 1 or cfg.SOLVER.IMS_PER_BATCH % parts:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH ({cfg.SOLVER.IMS_PER_BATCH}) must be a multiple of processes x "
+            f"SOLVER.ACCUMULATE ({comm.get_world_size()} x {cfg.SOLVER.ACCUMULATE})."
+        )

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Trains a network, alone or with a teacher, and evaluates it. See --help."""
+
+import argparse
+import sys
+
+from detectron2.engine import default_argument_parser, launch
+from detectron2.utils import comm
+from tqdm import tqdm
+
+from fakd.config import load_config
+from fakd.engine import run
+from fakd.engine.cli import call_tool
+
+EXAMPLES = """
+examples:
+  a network alone            tools/train_net.py --config-file configs/toyscenes/student.yaml
+  with a teacher, by CWD     tools/train_net.py --config-file configs/toyscenes/student.yaml --recipe cwd \\
+                                 KD.TEACHER.CONFIG_FILE configs/toyscenes/teacher.yaml \\
+                                 KD.TEACHER.WEIGHTS output/teacher/model_final.pth OUTPUT_DIR output/cwd
+  go on after a stop         the same command with --resume
+  evaluate                   the same command with --eval-only [MODEL.WEIGHTS some.pth]
+
+KEY VALUE pairs come last. OUTPUT_DIR, SEED, SOLVER.MAX_ITER, SOLVER.AMP.ENABLED True and MODEL.DEVICE cpu are
+the ones used most; fakd/config/defaults.py explains all. Exit codes: 0 done, 1 an error that the message
+explains, 143 or 130 stopped by SIGTERM or Ctrl-C with everything saved. FAKD_TRACEBACK=1 shows where an error
+arose.
+"""
+
+
+def main(args: argparse.Namespace) -> None:
+    cfg = load_config(args.config_file, args.opts, args.recipe)
+    cfg.freeze()
+    shown = sys.stdout.isatty() and comm.is_main_process() and not args.eval_only
+    bar = tqdm(total=cfg.SOLVER.MAX_ITER, unit="it") if shown else None
+    run(cfg, args.resume, args.eval_only, config_file=args.config_file, bar=bar)
+
+
+def parse() -> argparse.Namespace:
+    parser = default_argument_parser(epilog=EXAMPLES)
+    parser.description = __doc__
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="distillation method, in place of KD.RECIPE: a file of "
+        "fakd/config/recipes without .yaml, or a path; 'student' for none",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options = parse()
+    sys.exit(
+        call_tool(
+            lambda: launch(
+                main,
+                options.num_gpus,
+                options.num_machines,
+                options.machine_rank,
+                options.dist_url,
+                args=(options,),
+            )
+        )
+    )
