@@ -30,7 +30,7 @@ def _add_training(cfg: CN) -> None:
     cfg.INPUT.FORMAT = "RGB"
     cfg.INPUT.RANDOM_FLIP = "horizontal"
     # Factor drawn uniformly, of the image's own size or, if BASE_SIZE (long, short) is given, of the
-    # largest size with the same aspect ratio inside that box.
+    # largest size with the same aspect ratio inside that box, which is also the test scale.
     cfg.INPUT.SCALE_RANGE = (0.5, 2.0)
     cfg.INPUT.BASE_SIZE = (0, 0)
     cfg.INPUT.CROP.SIZE = (512, 512)  # height, width; smaller images are padded

@@ -1,4 +1,4 @@
-"""Training augmentations: random scale, crop to a fixed size, flip."""
+"""Augmentations: random scale, crop to a fixed size, flip; outside training the test scale."""
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -35,12 +35,13 @@ class RandomScale(T.Augmentation):
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
-    """The augmentations of a config; none outside training, where the whole image is used."""
+    """The augmentations of a config; outside training only the resizing to INPUT.BASE_SIZE, if it is set."""
+    base_size = tuple(cfg.INPUT.BASE_SIZE)
     if not is_train:
-        return []
+        return [RandomScale(1.0, 1.0, base_size)] if any(base_size) else []
     crop_size = tuple(cfg.INPUT.CROP.SIZE)
     augmentations = [
-        RandomScale(*cfg.INPUT.SCALE_RANGE, base_size=tuple(cfg.INPUT.BASE_SIZE)),
+        RandomScale(*cfg.INPUT.SCALE_RANGE, base_size=base_size),
         # FixedSizeCrop alone draws one number for both offsets, so its crops lie on the diagonal of the
         # image: RandomCrop places the crop, FixedSizeCrop only pads what is smaller.
         T.RandomCrop("absolute", crop_size),

@@ -77,6 +77,12 @@ class SemSegMapper:
             self.augmentations(aug_input)
             image = aug_input.image
             sample["sem_seg"] = torch.from_numpy(aug_input.sem_seg.astype(np.int64))
+        else:
+            # The prediction is asked for at the file's own size, whatever the network is shown.
+            sample["height"], sample["width"] = image.shape[:2]
+            aug_input = T.AugInput(image)
+            self.augmentations(aug_input)
+            image = aug_input.image
         sample["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return sample
 
