@@ -4,8 +4,16 @@ Importing this package registers its networks in detectron2's registries and its
 catalogs. ``add_fakd_config`` on ``get_cfg()`` adds its keys.
 """
 
-from . import data, losses, modeling
-from .config import add_fakd_config
+from importlib.util import find_spec
+
+from . import losses
 
 __version__ = "0.1.0"
-__all__ = ["add_fakd_config", "data", "losses", "modeling"]
+__all__ = ["losses"]
+
+# The losses alone need only torch and fvcore, and may be used in a project that has no detectron2.
+if find_spec("detectron2"):
+    from . import data, modeling
+    from .config import add_fakd_config
+
+    __all__ += ["add_fakd_config", "data", "modeling"]
