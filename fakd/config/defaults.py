@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.config import CfgNode as CN
 
 from ..losses.base import options_of
@@ -61,6 +62,7 @@ def _add_training(cfg: CN) -> None:
 
 def _add_model(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "Segmentor"
+    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.PIXEL_MEAN = (123.675, 116.28, 103.53)  # ImageNet's, in INPUT.FORMAT
     cfg.MODEL.PIXEL_STD = (58.395, 57.12, 57.375)
