@@ -24,14 +24,17 @@ def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore
     """
     if prediction.shape != label.shape:
         raise ValueError(
-            f"prediction has shape {tuple(prediction.shape)} but label has {tuple(label.shape)}; resize the prediction"
+            f"prediction has shape {tuple(prediction.shape)} but label has {tuple(label.shape)}; "
+            "resize the prediction to the label"
         )
     num_cells = num_classes * num_classes
     label = label.long()
     cell = torch.where(label == ignore_value, 0, 1 + label * num_classes + prediction.long())
     counts = torch.bincount(cell.flatten(), minlength=num_cells + 1)
     if len(counts) > num_cells + 1:  # the host knows the size already: this check waits for nothing
-        raise ValueError(f"a label or prediction lies outside the {num_classes} classes and is not {ignore_value}")
+        raise ValueError(
+            f"a label or prediction lies outside the {num_classes} classes and is not {ignore_value}"
+        )
     return counts[1:].view(num_classes, num_classes)
 
 
