@@ -26,7 +26,8 @@ class RandomScale(T.Augmentation):
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         height, width = image.shape[:2]
-        factor = self._rand_range(self.low, self.high)
+        # A fixed scale draws nothing, so testing leaves the random state of the process alone.
+        factor = self.low if self.low == self.high else self._rand_range(self.low, self.high)
         if any(self.base_size):
             long_side, short_side = max(self.base_size), min(self.base_size)
             factor *= min(long_side / max(height, width), short_side / min(height, width))

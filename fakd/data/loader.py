@@ -116,7 +116,7 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper=None) -> Da
             f"SOLVER.IMS_PER_BATCH ({cfg.SOLVER.IMS_PER_BATCH}) must be a multiple of the number of "
             f"processes ({world_size})."
         )
-    seed = max(cfg.SEED, 0)  # detectron2 writes "no seed" as a negative number
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
     mapper = mapper or SemSegMapper(cfg, is_train=True)
     return DataLoader(

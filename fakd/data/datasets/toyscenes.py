@@ -19,7 +19,7 @@ from .toyscenes_drawing import CLASSES, VOID, draw_scene
 __all__ = ["CLASSES", "SPLITS", "VERSION", "VOID", "draw_scene", "load_toyscenes"]
 
 #: Changes whenever a pixel changes, so that old drawings are never mistaken for new ones.
-VERSION = "v1"
+VERSION = "1.0"
 
 #: split -> seeds of its scenes.
 SPLITS = {"train": range(600), "val": range(100_000, 100_200)}
@@ -36,9 +36,7 @@ def load_toyscenes(split: str) -> list[dict]:
         FileNotFoundError: the drawing was removed while it was being listed.
     """
     folder = os.path.join(_prepare(), split)
-    return list_pairs(
-        folder, f"{folder}annot", "Remove the folder above it: it is drawn again at the next use."
-    )
+    return list_pairs(folder, f"{folder}annot", "toyscenes is drawn again at the next use.")
 
 
 def _prepare() -> str:

@@ -27,21 +27,21 @@ CLASSES = (
 )
 SKY, BUILDING, ROAD, GRASS, WATER, TREE, FENCE, CAR, ROCK, SHEEP, PERSON, SIGN = range(len(CLASSES))
 
-#: class, drawing, height in metres (low, high), half width in heights, chance of one more (town, country, shore).
+#: class, drawing, height in metres (low, high), half width in heights, chance of one more in each theme.
 OBJECTS = (
-    (TREE, objects.tree, (2.5, 6.5), 0.7, (0.45, 0.65, 0.5)),
-    (FENCE, objects.fence, (0.8, 1.5), 5.2, (0.3, 0.45, 0.25)),
-    (CAR, objects.car, (1.3, 1.9), 1.6, (0.6, 0.3, 0.25)),
-    (ROCK, objects.rock, (0.5, 1.9), 1.3, (0.2, 0.5, 0.6)),
-    (SHEEP, objects.sheep, (0.9, 1.4), 1.1, (0.12, 0.55, 0.3)),
-    (PERSON, objects.person, (1.5, 2.0), 0.5, (0.6, 0.3, 0.45)),
-    (SIGN, objects.sign, (1.8, 2.8), 0.4, (0.5, 0.35, 0.3)),
-    (VOID, objects.thing, (0.6, 1.8), 1.0, (0.3, 0.3, 0.3)),
+    (TREE, objects.tree, (2.2, 4.8), 0.7, (0.4, 0.5, 0.45)),
+    (FENCE, objects.fence, (0.8, 1.4), 5.2, (0.3, 0.4, 0.25)),
+    (CAR, objects.car, (1.1, 1.6), 1.6, (0.6, 0.3, 0.25)),
+    (ROCK, objects.rock, (0.7, 1.5), 1.3, (0.3, 0.55, 0.6)),
+    (SHEEP, objects.sheep, (1.0, 1.4), 1.1, (0.35, 0.65, 0.5)),
+    (PERSON, objects.person, (1.6, 2.0), 0.5, (0.7, 0.45, 0.55)),
+    (SIGN, objects.sign, (1.8, 2.6), 0.4, (0.55, 0.45, 0.4)),
+    (VOID, objects.thing, (0.6, 1.8), 1.0, (0.25, 0.25, 0.25)),
 )
 SKIES = ((110, 160, 220), (150, 185, 225), (176, 180, 186), (206, 206, 204), (224, 176, 136), (90, 104, 130))
 GRASSES = ((88, 128, 58), (110, 142, 70), (64, 100, 52), (160, 150, 84), (134, 112, 78), (206, 208, 206))
 ROADS = ((104, 104, 108), (132, 130, 128), (76, 78, 84), (150, 126, 98), (124, 92, 80))
-WATERS = ((70, 112, 150), (96, 128, 128), (84, 92, 72))
+WATERS = ((62, 110, 160), (70, 126, 150), (84, 92, 72))
 
 _Y, _X = np.meshgrid(np.arange(HEIGHT) + 0.5, np.arange(WIDTH) + 0.5, indexing="ij")
 
@@ -70,14 +70,14 @@ class _Scene:
         self.dice = dice
         self.image = np.zeros((HEIGHT, WIDTH, 3))
         self.label = np.zeros((HEIGHT, WIDTH), np.uint8)
-        self.theme = dice.pick((0, 1, 2))  # town, country, shore
+        self.theme = dice.pick((0, 1, 2))  # town, country, shore: the columns of chances
         self.horizon = dice.real(22, 44)
-        self.ground = (_Y - (self.horizon + dice.real(-0.08, 0.08) * (_X - WIDTH / 2))) / (
-            HEIGHT - self.horizon
-        )
-        self.eye = dice.real(1.8, 4.0)  # height of the camera in metres
+        tilt = dice.real(-0.08, 0.08) * (_X - WIDTH / 2)
+        # 0 at the horizon, 1 at the lower border, negative in the sky
+        self.ground = (_Y - self.horizon - tilt) / (HEIGHT - self.horizon)
+        self.eye = dice.real(1.3, 2.2)  # height of the camera in metres
         self.sky = dice.colour(SKIES)
-        self.fog = dice.real(0.2, 0.75) if dice.chance(0.25) else 0.0
+        self.fog = dice.real(0.2, 0.65) if dice.chance(0.25) else 0.0
         self.sun = dice.sign() * dice.real(0.2, 1.2) if dice.chance(0.6) else 0.0
         self.grain = dice.grid(HEIGHT, WIDTH)
         self.blobs = smooth_noise(dice, HEIGHT, WIDTH, dice.real(2.5, 6))
@@ -92,10 +92,8 @@ class _Scene:
         fade = np.clip(_Y / self.horizon, 0, 1)[..., None]
         sky = self.sky * (1 - fade) + (0.5 * self.sky + 0.5 * dice.colour(SKIES)) * fade
         if dice.chance(0.65):
-            clouds = np.clip((0.7 * self.hills + 0.3 * self.blobs - dice.real(0.4, 0.6)) * 3, 0, 0.85)[
-                ..., None
-            ]
-            sky = sky * (1 - clouds) + dice.real(170, 250) * clouds
+            clouds = np.clip(2.1 * self.hills + 0.9 * self.blobs - 3 * dice.real(0.4, 0.6), 0, 0.85)
+            sky = sky * (1 - clouds[..., None]) + dice.real(170, 250) * clouds[..., None]
         self._lay(np.ones_like(self.ground, bool), sky + 5 * self.grain[..., None], SKY)
 
     def paint_ground(self) -> None:
@@ -123,24 +121,21 @@ class _Scene:
 
     def _paint_water(self) -> None:
         dice, depth = self.dice, self.ground
-        colour = dice.colour(WATERS) if dice.chance(0.4) else self.sky * dice.real(0.6, 0.95)
-        ripples = 0.8 + 0.35 * self._streaks(axis=1) + 0.15 * self.blobs
+        colour = dice.colour(WATERS) if dice.chance(0.6) else self.sky * dice.real(0.6, 0.95)
+        ripples = 0.68 + 0.6 * self._streaks(axis=1) + 0.15 * self.blobs
         wave = 0.12 * (self.hills - 0.5)
         kind = dice.pick(("sea", "lake", "river"))
         if kind == "sea":
-            mask = (depth > 0) & (
-                depth < dice.real(0.1, 0.6) + wave + dice.real(-0.3, 0.3) * (_X / WIDTH - 0.5)
-            )
+            shore = dice.real(0.1, 0.6) + wave + dice.real(-0.3, 0.3) * (_X / WIDTH - 0.5)
+            mask = depth < shore
         elif kind == "lake":
-            a, b = (
-                (_X - dice.real(0, WIDTH)) / dice.real(20, 70),
-                (depth - dice.real(0.2, 0.9)) / dice.real(0.1, 0.3),
-            )
-            mask = (a * a + b * b < 1 + 4 * wave) & (depth > 0)
+            a = (_X - dice.real(0, WIDTH)) / dice.real(20, 70)
+            b = (depth - dice.real(0.2, 0.9)) / dice.real(0.1, 0.3)
+            mask = a * a + b * b < 1 + 4 * wave
         else:
             middle = dice.real(0, WIDTH) + dice.real(-60, 60) * depth + 200 * wave
-            mask = (abs(_X - middle) < 3 + dice.real(15, 45) * depth) & (depth > 0)
-        self._lay(mask, self._faded(colour * ripples[..., None], depth), WATER)
+            mask = abs(_X - middle) < 3 + dice.real(15, 45) * depth
+        self._lay(mask & (depth > 0), self._faded(colour * ripples[..., None], depth), WATER)
 
     def _paint_road(self) -> None:
         dice, depth = self.dice, self.ground
@@ -156,9 +151,8 @@ class _Scene:
         colour = dice.colour(ROADS) * (0.85 + 0.2 * self.grain + 0.15 * self.blobs)[..., None]
         if dice.chance(0.6):
             dashes = (abs(across) < 0.05) & (along * 2 - np.floor(along * 2) < 0.5)
-            colour = np.where(
-                (dashes | (abs(abs(across) - 0.9) < 0.03))[..., None], dice.real(190, 240), colour
-            )
+            lines = dashes | (abs(abs(across) - 0.9) < 0.03)
+            colour = np.where(lines[..., None], dice.real(190, 240), colour)
         self._lay(road, self._faded(colour, depth), ROAD)
 
     def paint_objects(self) -> None:
@@ -167,13 +161,13 @@ class _Scene:
         for _ in range(4):
             if dice.chance((0.8, 0.3, 0.3)[self.theme]):
                 depth = dice.real(0.03, 0.3)
-                plan.append((depth, BUILDING, objects.building, dice.real(4, 11), 1.3))
+                plan.append((depth, BUILDING, objects.building, dice.real(3, 7), 1.3))
         for label, draw, (low, high), half, chances in OBJECTS:
             for _ in range(5):
                 if not dice.chance(chances[self.theme]):
                     break
-                # the square puts more of them far away, where they are small
-                depth = 0.06 + 1.0 * dice.real() * dice.real(0.3, 1.0)
+                # the product puts more of them far away, where they are small
+                depth = 0.12 + 0.9 * dice.real() * dice.real(0.3, 1.0)
                 plan.append((depth, label, draw, dice.real(low, high), half))
         for depth, label, draw, metres, half in sorted(plan, key=lambda entry: entry[0]):
             self._paint_object(depth, label, draw, metres, half)
@@ -182,7 +176,7 @@ class _Scene:
         dice = self.dice
         middle = dice.real(-8, WIDTH + 8)
         foot = self.horizon + depth * (HEIGHT - self.horizon)
-        size = max(metres * (depth * (HEIGHT - self.horizon) + 2) / self.eye, 6.0)
+        size = max(metres * (depth * (HEIGHT - self.horizon) + 2) / self.eye, 8.0)
         rows = slice(max(int(foot - size - 2), 0), max(min(int(foot + 0.15 * size) + 3, HEIGHT), 0))
         reach = size * (half + 0.5)
         columns = slice(max(int(middle - reach), 0), max(min(int(middle + reach) + 2, WIDTH), 0))
@@ -206,18 +200,18 @@ class _Scene:
     def shine(self) -> None:
         """Light over the whole picture: brightness, tint, gradient, shadows of clouds, blur, noise."""
         dice = self.dice
-        light = dice.real(0.55, 1.2) * (
+        light = dice.real(0.65, 1.15) * (
             1 + dice.real(-0.35, 0.35) * (_X / WIDTH - 0.5) + dice.real(-0.3, 0.3) * (_Y / HEIGHT - 0.5)
         )
         if dice.chance(0.5):
             shade = np.roll(self.hills, int(dice.real(20, 100)), 1) > dice.real(0.5, 0.75)
-            light = light * np.where(shade & (self.ground > -0.3), dice.real(0.5, 0.8), 1.0)
+            light = light * np.where(shade & (self.ground > -0.3), dice.real(0.6, 0.85), 1.0)
         tint = np.array([dice.real(0.86, 1.14) for _ in range(3)])
         image = self.image * light[..., None] * tint
-        if dice.chance(0.4):
+        if dice.chance(0.3):
             image = _blurred(_blurred(image, 0), 1)
         noise = dice.grid(HEIGHT, WIDTH * 3).reshape(HEIGHT, WIDTH, 3) - 0.5
-        self.image = image + dice.real(6, 30) * noise
+        self.image = image + dice.real(4, 22) * noise
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """The objects of toyscenes, each as layers of (mask, colour) in its own coordinates.
 
-Every function takes ``dice`` and four (h, w) arrays: ``u`` sideways from the middle and ``v`` upwards from the
-foot, both in units of the object's height (so v = 1 is its top), ``grain``, noise from pixel to pixel, and
-``blobs``, noise that changes over a few pixels, both in [0, 1). It yields (h, w) masks, from back to front,
-with the colour to paint there, or None where the object is see-through but the label is its own.
+Every function takes ``dice`` and four (h, w) arrays: ``u`` sideways from the middle and ``v`` upwards from
+the foot, both in units of the object's height (so v = 1 is its top), ``grain``, noise from pixel to pixel,
+and ``blobs``, noise that changes over a few pixels, both in [0, 1). It yields (h, w) masks, from back to
+front, with the colour to paint there, or None where the object is see-through but the label is its own.
 """
 
 from collections.abc import Iterator
@@ -29,8 +29,8 @@ PAINTS = (
     (70, 120, 80),
     (150, 152, 156),
 )
-STONES = ((128, 126, 122), (150, 132, 108), (96, 100, 92), (188, 184, 176), (110, 118, 84))
-WOOL = ((232, 228, 214), (206, 196, 172), (72, 64, 58), (140, 116, 90))
+STONES = ((128, 126, 122), (146, 130, 108), (96, 100, 92), (160, 158, 152), (108, 116, 84))
+WOOL = ((238, 234, 222), (226, 220, 200), (208, 196, 172), (84, 72, 64))
 FACES = ((40, 36, 36), (226, 220, 206))
 SKIN = ((232, 190, 160), (190, 140, 104), (110, 76, 54))
 CLOTHES = PAINTS + LEAVES[:3] + WOOL[:2]
@@ -163,16 +163,16 @@ def person(dice: Dice, u, v, grain, blobs) -> Layers:
     for side in (-1, 1):
         reach = dice.real(0.0, 0.2)
         yield (abs(u - side * (0.15 + reach * (0.8 - v))) < 0.045) & (v > 0.45) & (v < 0.8), skin
-    yield _box(u, v, -0.14, 0.14, 0.44, 0.82), _shaded(shirt, 0.85 + 0.3 * grain)
-    yield _disc(u, v, 0.0, 0.9, 0.1, 0.11), skin
-    yield _disc(u, v, 0.0, 0.96, 0.1, 0.06), dice.colour(TRUNKS)
+    yield _box(u, v, -0.15, 0.15, 0.44, 0.82), _shaded(shirt, 0.85 + 0.3 * grain)
+    yield _disc(u, v, 0.0, 0.9, 0.12, 0.12), skin
+    yield _disc(u, v, 0.0, 0.97, 0.11, 0.06), dice.colour(TRUNKS)
 
 
 def sign(dice: Dice, u, v, grain, blobs) -> Layers:
     yield _box(u, v, -0.03, 0.03, 0.0, 0.8), dice.colour(FENCES)
     cosine, sine = dice.rotation(0.12)
-    radius = dice.real(0.15, 0.24)
-    a, b = (u * cosine + (v - 0.78) * sine) / radius, ((v - 0.78) * cosine - u * sine) / radius
+    radius = dice.real(0.18, 0.28)
+    a, b = (u * cosine + (v - 0.74) * sine) / radius, ((v - 0.74) * cosine - u * sine) / radius
     shape = dice.pick(("round", "square", "triangle"))
     rim, plate = dice.colour(PLATES), dice.colour(PLATES)
     for size, colour in ((1.0, rim), (dice.real(0.5, 0.8), plate)):
