@@ -41,8 +41,9 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     if not is_train:
         return [RandomScale(1.0, 1.0, base_size)] if any(base_size) else []
     crop_size = tuple(cfg.INPUT.CROP.SIZE)
+    low, high = cfg.INPUT.SCALE_RANGE
     augmentations = [
-        RandomScale(*cfg.INPUT.SCALE_RANGE, base_size=base_size),
+        RandomScale(low, high, base_size),
         # FixedSizeCrop alone draws one number for both offsets, so its crops lie on the diagonal of the
         # image: RandomCrop places the crop, FixedSizeCrop only pads what is smaller.
         T.RandomCrop("absolute", crop_size),

@@ -51,7 +51,8 @@ class PositionSampler(Sampler):
         self.world_size = comm.get_world_size() if world_size is None else world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        position, epoch, order = self.start + self.rank, -1, np.empty(0)
+        position, epoch = self.start + self.rank, -1
+        order: np.ndarray = np.empty(0)
         while True:
             if position // self.size != epoch:
                 epoch = position // self.size
