@@ -60,7 +60,7 @@ class Checkpointer(DetectionCheckpointer):
         state = {key: part.state_dict() for key, part in self.checkpointables.items()}
         if self._write(name, {"model": self.model.state_dict(), **state, **kwargs}):
             self.tag_last_checkpoint(f"{name}.pth")
-            for old in self.run_files()[self.keep or None :]:
+            for old in self.run_files()[self.keep :] if self.keep else ():
                 old.unlink()
 
     def save_model(self, name: str, **kwargs: Any) -> None:
@@ -82,7 +82,7 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             ValueError: every such file is damaged.
         """
-        damaged = []
+        damaged: list[str] = []
         for path in self.run_files():
             if path in self._intact or _is_intact(path):
                 if damaged:

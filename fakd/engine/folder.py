@@ -1,7 +1,6 @@
 """The folder of a run: what lies in it, and whether this command may go on in it."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,6 @@ import yaml
 from detectron2.config import CfgNode
 
 from fakd.checkpoint import atomic_write
-
-logger = logging.getLogger(__name__)
 
 # What may differ between a run and its resume, because no weight and no metric depends on it.
 _FREE = (
@@ -70,10 +67,6 @@ class RunFolder:
             raise ValueError(
                 f"The run in '{self.path}' had another config: {'; '.join(differing)}. Resume it with its "
                 "own, or choose another OUTPUT_DIR."
-            )
-        if not self.result_file.exists() and not list(self.path.glob("model_*.pth")):
-            logger.warning(
-                f"The run in '{self.path}' had not saved a checkpoint yet: it starts from the beginning."
             )
 
     def write_config(self, cfg: CfgNode) -> None:

@@ -82,6 +82,10 @@ def _train(cfg: CfgNode, folder: RunFolder, resume: bool, bar: tqdm | None) -> T
     facts.reset_peak_memory(cfg.MODEL.DEVICE)
     trainer = Trainer(cfg, bar)
     trainer.resume_or_load(resume)
+    if resume and trainer.start_iter == 0:
+        logger.warning(
+            f"The run in '{folder.path}' had not saved a checkpoint yet: it starts from the beginning."
+        )
     teacher = getattr(unwrapped(trainer.model), "teacher", None)
     if teacher is not None and trainer.start_iter == 0:
         check_teacher(teacher, cfg)

@@ -80,9 +80,9 @@ def _nest(metrics: Metrics) -> dict[str, Any]:
 
 def unnested(result: Mapping[str, Any]) -> dict[str, Metrics]:
     """What :func:`describe` was given as ``by_set``, from ``result.json``."""
-    by_set = {}
+    by_set: dict[str, Metrics] = {}
     for name, nested in result["metrics_by_dataset"].items():
-        flat = {}
+        flat: dict[str, float | None] = {}
         for key, value in nested.items():
             flat |= {f"{key}-{c}": v for c, v in value.items()} if isinstance(value, dict) else {key: value}
         by_set[name] = {key: math.nan if value is None else value for key, value in flat.items()}

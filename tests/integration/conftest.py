@@ -1,0 +1,83 @@
+"""Runs of the size of a test, in this process or in one of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fakd.config import load_config
+from fakd.engine import run
+
+HERE = Path(__file__).parent
+CONFIG = str(HERE / "tiny.yaml")
+TRAIN_NET = str(HERE.parents[1] / "tools" / "train_net.py")
+
+
+@pytest.fixture(scope="package", autouse=True)
+def plugin(tmp_path_factory):
+    """Makes ``tiny_plugin`` importable, here and in child processes, which all use one thread.
+
+    The order of additions, and so the last bit, depends on the number of threads.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAKD_TINY_ROOT", str(tmp_path_factory.mktemp("tiny")))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.syspath_prepend(str(HERE))
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny():
+    """``tiny(folder, KEY, VALUE, ..., recipe=, resume=)``: a run in this process; its metrics."""
+
+    def start(folder, *opts, recipe=None, **options):
+        return run(tiny_config(folder, *opts, recipe=recipe), **options)
+
+    return start
+
+
+@pytest.fixture
+def train_net():
+    """``train_net(folder, arguments...)``: the command, started in a process of its own."""
+    started = []
+
+    def start(folder, *arguments):
+        command = [sys.executable, TRAIN_NET, "--config-file", CONFIG, *arguments, "OUTPUT_DIR", str(folder)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="package")
+def teacher(tmp_path_factory):
+    """Options that name a teacher trained for a few steps."""
+    folder = tmp_path_factory.mktemp("teacher")
+    run(tiny_config(folder))
+    return ["KD.TEACHER.CONFIG_FILE", CONFIG, "KD.TEACHER.WEIGHTS", str(folder / "model_final.pth")]
+
+
+def tiny_config(folder, *opts, recipe=None):
+    cfg = load_config(CONFIG, [*map(str, opts), "OUTPUT_DIR", str(folder)], recipe)
+    cfg.freeze()
+    return cfg
+
+
+def weights(path):
+    return torch.load(path)["model"]
+
+
+def assert_same_weights(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)

@@ -1,0 +1,57 @@
+"""Two processes do what one does with all the data."""
+
+import json
+
+import pytest
+import torch
+from detectron2.engine import launch
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.utils import comm
+
+from fakd.engine import Trainer
+
+from .conftest import tiny_config
+
+
+class FrozenTrainer(Trainer):
+    """Batch norm is frozen: on the CPU each process would use the statistics of its half of the batch."""
+
+    @classmethod
+    def build_model(cls, cfg):
+        return FrozenBatchNorm2d.convert_frozen_batchnorm(super().build_model(cfg))
+
+
+def train(folder, opts, recipe):
+    torch.set_num_threads(1)
+    # A mean over all pixels, so that two halves average to the whole. Dropout draws per process, so it is
+    # off, and with it the auxiliary head, which always has it.
+    fixed = ["MODEL.SEM_SEG_HEAD.LOSS_MEAN", "all", "MODEL.SEM_SEG_HEAD.DROPOUT", 0.0]
+    fixed += ["MODEL.AUXILIARY_HEAD.WEIGHT", 0.0, "SOLVER.MAX_ITER", 4, "DATASETS.TEST", "()"]
+    cfg = tiny_config(folder, *fixed, *opts, recipe=recipe)
+    torch.manual_seed(0)
+    trainer = FrozenTrainer(cfg)
+    trainer._trainer.gather_metric_period = 1
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    if comm.is_main_process():
+        losses = {
+            name: history.values() for name, history in trainer.storage.histories().items() if "loss" in name
+        }
+        (folder / "losses.json").write_text(json.dumps(losses))
+
+
+@pytest.mark.parametrize(("recipe", "accumulate"), [("student", 2), ("fakd", 1)])
+def test_two_processes_equal_one(teacher, tmp_path, recipe, accumulate):
+    one, two = tmp_path / "one", tmp_path / "two"
+    opts = [*teacher, "SOLVER.ACCUMULATE", accumulate]
+    for folder, processes in ((one, 1), (two, 2)):
+        folder.mkdir()
+        launch(train, processes, dist_url="auto", args=(folder, opts, recipe))
+    losses = [json.loads((folder / "losses.json").read_text()) for folder in (one, two)]
+    assert losses[0].keys() == losses[1].keys() and len(losses[0]["total_loss"]) == 4
+    for name in losses[0]:
+        values = [[value for value, _ in run[name]] for run in losses]
+        assert values[1] == pytest.approx(values[0], rel=2e-4), name
+    weights = [torch.load(folder / "model_final.pth")["model"] for folder in (one, two)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,135 @@
+"""One run from config to result, and the errors a user can cause."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fakd.engine import run
+
+from .conftest import CONFIG, TRAIN_NET, assert_same_weights, tiny_config, weights
+
+FAILING = ["KD.LOSSES", "('FailsAt',)", "MODEL.META_ARCHITECTURE", "Distiller"]
+
+
+def test_the_result_says_what_was_reached_and_how(tiny, tmp_path):
+    metrics = tiny(tmp_path, "TEST.EVAL_PERIOD", 5, "SEED", 3, config_file="tiny.yaml")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert 0 <= metrics["mIoU"] <= 100 and len([m for m in metrics if m.startswith("IoU-")]) == 12
+    assert result["metrics"]["mIoU"] == metrics["mIoU"]
+    assert result["metrics"]["IoU"]["sky"] == pytest.approx(metrics["IoU-sky"])
+    expected = {"name": "student", "method": "student", "seed": 3, "dataset": "tiny_val", "iterations": 12}
+    expected |= {"train_dataset": "tiny_train", "batch_size": 4, "crop": [48, 64], "config_file": "tiny.yaml"}
+    assert {key: result[key] for key in expected} == expected
+    final = weights(tmp_path / "model_final.pth")
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    used = [v for k, v in final.items() if not k.startswith("auxiliary_head") and not k.endswith(buffers)]
+    assert result["params"] == sum(v.numel() for v in used)
+    assert result["gflops"] > 0 and result["seconds_per_iteration"] > 0 and result["wall_clock"] > 0
+    assert result["best"]["mIoU"] >= metrics["mIoU"]
+    recorded = json.loads((tmp_path / "model_final.json").read_text())
+    assert recorded == {"mIoU": metrics["mIoU"], "dataset": "tiny_val"}
+    assert result["best"]["mIoU"] == json.loads((tmp_path / "model_best.json").read_text())["mIoU"]
+
+
+def test_a_distilled_student_is_a_plain_student(tiny, teacher, tmp_path):
+    metrics = tiny(tmp_path, *teacher, recipe="fakd", method="mine")
+    assert json.loads((tmp_path / "result.json").read_text())["method"] == "mine"
+    evaluated = tiny(tmp_path, "MODEL.WEIGHTS", tmp_path / "model_final.pth", eval_only=True)
+    assert evaluated == pytest.approx(metrics, nan_ok=True)
+    state = torch.load(tmp_path / "model_0000011.pth")
+    assert state["model"].keys() == weights(tmp_path / "model_final.pth").keys()
+    assert any("covariance" in key for key in state["distillation"])
+    assert not any("teacher" in key for part in ("model", "distillation") for key in state[part])
+
+
+def test_evaluating_a_distillation_needs_no_teacher(tiny, teacher, tmp_path):
+    metrics = tiny(tmp_path, *teacher, recipe="cwd")
+    assert tiny(tmp_path, recipe="cwd", eval_only=True) == pytest.approx(metrics, nan_ok=True)
+
+
+def test_two_test_sets_are_both_reported_and_the_first_decides(tiny, tmp_path):
+    metrics = tiny(tmp_path, "DATASETS.TEST", "('tiny_val', 'tiny_train')")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert metrics["tiny_train/mIoU"] == result["metrics_by_dataset"]["tiny_train"]["mIoU"]
+    assert metrics["mIoU"] == result["metrics"]["mIoU"] == result["best"]["mIoU"]
+    assert metrics["mIoU"] != metrics["tiny_train/mIoU"]
+    assert tiny(tmp_path, "DATASETS.TEST", "('tiny_val', 'tiny_train')", resume=True) == pytest.approx(
+        metrics, nan_ok=True
+    )
+
+
+def test_two_runs_in_one_process_keep_their_logs_apart(tiny, tmp_path):
+    tiny(tmp_path / "a")
+    size = (tmp_path / "a" / "log.txt").stat().st_size
+    tiny(tmp_path / "b")
+    assert (tmp_path / "a" / "log.txt").stat().st_size == size
+    assert_same_weights(
+        weights(tmp_path / "a" / "model_final.pth"), weights(tmp_path / "b" / "model_final.pth")
+    )
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_is_named_and_the_last_checkpoint_is_good(tiny, teacher, tmp_path, where):
+    with pytest.raises(FloatingPointError) as error:
+        tiny(tmp_path, *teacher, *FAILING, "KD.FailsAt.WHERE", where)
+    if where == "loss":
+        assert "loss_FailsAt became NaN or infinite at iteration 6" in str(error.value)
+        batch = torch.load(tmp_path / "nonfinite_batch.pth")["batch"]
+        assert len(batch) == 4 and batch[0]["sem_seg"].shape == (48, 64)
+    newest = sorted(tmp_path.glob("model_0*.pth"))[-1]
+    assert newest.name == "model_0000005.pth"
+    assert all(torch.isfinite(v).all() for v in weights(newest).values())
+    assert not (tmp_path / "model_final.pth").exists()
+
+
+def test_a_bad_teacher_stops_the_run_before_the_first_step(tiny, teacher, tmp_path):
+    with pytest.raises(ValueError, match=r"reaches mIoU .* but 95.00 is recorded.*CHECK_IMAGES 0"):
+        tiny(tmp_path / "a", *teacher, "KD.TEACHER.MIOU", 95.0, recipe="cwd")
+    assert not list((tmp_path / "a").glob("*.pth"))
+    tiny(tmp_path / "b", *teacher, "KD.TEACHER.MIOU", 95.0, "KD.TEACHER.CHECK_IMAGES", 0, recipe="cwd")
+
+
+def test_weights_of_another_network_are_no_teacher(tiny, teacher, tmp_path):
+    torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "w.pth")
+    opts = [*teacher[:3], str(tmp_path / "w.pth")]
+    with pytest.raises(ValueError, match=r"w.pth' do not fit.*tiny.yaml.*unknown to the model \(a\)"):
+        tiny(tmp_path / "run", *opts, recipe="cwd")
+
+
+def test_a_batch_that_cannot_be_split_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"SOLVER.IMS_PER_BATCH \(4\).*SOLVER.ACCUMULATE \(1 x 3\)"):
+        run(tiny_config(tmp_path, "SOLVER.ACCUMULATE", 3))
+
+
+def test_mixed_precision_trains_and_is_resumed(tiny, teacher, tmp_path):
+    opts = [*teacher, "SOLVER.AMP.ENABLED", True, "SOLVER.ACCUMULATE", 2]
+    tiny(tmp_path / "a", *opts, recipe="fakd")
+    final = weights(tmp_path / "a" / "model_final.pth")
+    assert all(v.dtype == torch.float32 for v in final.values() if v.is_floating_point())
+    (tmp_path / "a" / "result.json").unlink()
+    (tmp_path / "a" / "model_0000011.pth").unlink()
+    tiny(tmp_path / "a", *opts, recipe="fakd", resume=True)
+    assert_same_weights(weights(tmp_path / "a" / "model_final.pth"), final)
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, TRAIN_NET, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_user_s_error_is_one_line_and_exit_code_one(tmp_path):
+    done = command("--config-file", CONFIG, "SOLVER.BASE_LRR", "1", "OUTPUT_DIR", str(tmp_path))
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if "Warning" not in line and "warn" not in line]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and "SOLVER.BASE_LR" in lines[0]
+
+
+def test_help_tells_all(tmp_path):
+    done = command("--help")
+    assert done.returncode == 0
+    for word in ("--config-file", "--recipe", "--resume", "--eval-only", "--num-gpus", "KD.TEACHER.WEIGHTS"):
+        assert word in done.stdout
