@@ -25,7 +25,7 @@ def add_fakd_config(cfg: CN) -> None:
 
 def _add_training(cfg: CN) -> None:
     cfg.SEED = 0  # of initial weights, data order, augmentation and dropout; negative draws one
-    # Modules imported before a config is read, so that what they register can be named in it.
+    # Modules, by name or path, imported before a config is read, so that what they register can be named in it.
     cfg.PLUGINS = ()
 
     cfg.INPUT.FORMAT = "RGB"

@@ -6,8 +6,10 @@ defaults < recipe < config file < command line
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Optional
 
@@ -41,15 +43,14 @@ def load_config(
     given = _read(config_file) if config_file else CfgNode()
     pairs = dict(zip(opts[0::2], opts[1::2], strict=True))
 
-    cfg = get_cfg()
-    add_fakd_config(cfg)
-    for module in _plugins(given, pairs):
-        import_module(module)
-    add_fakd_config(cfg)  # nodes of the losses the plugins brought
-
     word = recipe if recipe is not None else pairs.get("KD.RECIPE", given.get("KD", {}).get("RECIPE", ""))
-    if word:
-        _merge(cfg, _read(str(recipe_path(word))), f"recipe {word}")
+    method = _read(str(recipe_path(word))) if word else CfgNode()
+
+    cfg = get_cfg()
+    for plugins in (method.get("PLUGINS", ()), given.get("PLUGINS", ()), pairs.get("PLUGINS", ())):
+        _import(plugins)
+    add_fakd_config(cfg)  # with a node for every loss, those of the plugins among them
+    _merge(cfg, method, f"recipe {word}")
     if recipe is not None:
         # What the file says of distillation was meant for its own recipe.
         given = _without_losses(given)
@@ -80,10 +81,21 @@ def _read(path: str) -> CfgNode:
     return CfgNode(CfgNode.load_yaml_with_base(path))
 
 
-def _plugins(given: CfgNode, pairs: dict[str, str]) -> Sequence[str]:
-    value = pairs.get("PLUGINS", given.get("PLUGINS", ()))
-    value = CfgNode._decode_cfg_value(value)
-    return (value,) if isinstance(value, str) else value
+def _import(plugins: Sequence[str] | str) -> None:
+    """Import modules by name or, where it ends in .py, by path."""
+    plugins = CfgNode._decode_cfg_value(plugins)
+    for plugin in (plugins,) if isinstance(plugins, str) else plugins:
+        if not plugin.endswith(".py"):
+            import_module(plugin)
+            continue
+        path = Path(plugin).resolve()
+        if not path.is_file():
+            raise FileNotFoundError(f"PLUGINS: there is no file {plugin} (looked from {Path.cwd()}).")
+        name = f"fakd_plugin_{path.stem}"
+        if name not in sys.modules:
+            spec = spec_from_file_location(name, path)
+            sys.modules[name] = module = module_from_spec(spec)
+            spec.loader.exec_module(module)
 
 
 def _without_losses(given: CfgNode) -> CfgNode:
