@@ -1,0 +1,1 @@
+"""What comes after training: pictures and reports, made from finished runs."""

@@ -1,0 +1,123 @@
+"""The pictures of a report, as PNG bytes on white."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from .results import STUDENT, TEACHER, Study
+
+_METHOD_COLOURS = [colormaps["tab10"](i) for i in (0, 1, 2, 4, 5, 6, 8, 9)]
+
+_MIN_SPAN = 5.0  # points of mIoU
+
+
+def colours(study: Study) -> dict[str, tuple]:
+    """One colour per run, the same in every picture: black teacher, grey student."""
+    fixed = {TEACHER: (0.1, 0.1, 0.1, 1.0), STUDENT: (0.55, 0.55, 0.55, 1.0)}
+    methods = {m: _METHOD_COLOURS[i % len(_METHOD_COLOURS)] for i, m in enumerate(study.methods)}
+    return {name: (fixed | methods)[name] for name in study.names}
+
+
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight", facecolor="white")
+    return buffer.getvalue()
+
+
+def overview(study: Study) -> bytes | None:
+    """A dot per seed, a bar at the mean, a row per run; None without a method.
+
+    The teacher is left out: it is so far off that it would squeeze all differences into nothing. The axis
+    spans at least five points, so that a tiny difference looks tiny.
+    """
+    dataset, palette = study.datasets[0], colours(study)
+    palette.pop(TEACHER, None)
+    if not study.methods:
+        return None
+    figure = Figure(figsize=(8, 0.7 + 0.32 * len(palette)), layout="constrained")
+    axes = figure.subplots()
+    for row, (name, colour) in enumerate(palette.items()):
+        values = study.by_seed(name, dataset)
+        axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.6, markersize=8, markeredgewidth=0)
+        if len(values) > 1:
+            axes.plot([values.mean()], [row], "|", color=colour, markersize=16, markeredgewidth=2.5)
+    student = study.by_seed(STUDENT, dataset)
+    if len(student):
+        axes.axvline(student.mean(), color=palette[STUDENT], linestyle=":", zorder=0)
+    low, high = axes.get_xlim()
+    widen = max(0.0, _MIN_SPAN - (high - low)) / 2
+    axes.set_xlim(low - widen, high + widen)
+    axes.set_yticks(range(len(palette)), list(palette))
+    axes.set_ylim(len(palette) - 0.4, -0.6)
+    axes.set_xlabel(f"mIoU on {dataset}, %")
+    _clean(axes)
+    return png(figure)
+
+
+def class_bars(study: Study, table: pd.DataFrame) -> bytes:
+    """A :func:`class_table` on the left, its difference to the student without help on the right."""
+    figure = Figure(figsize=(9, 1.2 + len(table) * (0.12 + 0.13 * len(table.columns))), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    _grouped_bars(left, table, study)
+    left.set_xlabel("IoU, %")
+    left.set_yticks(np.arange(len(table)), table.index)
+    left.invert_yaxis()
+    if STUDENT in table and study.methods:
+        gains = table[[m for m in study.methods if m in table]].sub(table[STUDENT], axis=0)
+        _grouped_bars(right, gains, study)
+        right.axvline(0, color="black", linewidth=0.8)
+        right.set_xlabel("IoU minus the student's without help, points")
+    else:
+        right.remove()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
+    return png(figure)
+
+
+def class_table(study: Study) -> pd.DataFrame:
+    """Mean IoU over seeds on the primary test set: a row per class as in the dataset, a column per run."""
+    iou = study.iou[study.iou["dataset"] == study.datasets[0]]
+    table = iou.pivot_table(
+        index="class", columns="run", values="IoU", aggfunc="mean", sort=False, dropna=False
+    )
+    return table.astype(float)[[n for n in study.names if n in table]]
+
+
+def curves(study: Study) -> bytes | None:
+    """mIoU while training, thin per seed and thick in the mean; None where nobody was evaluated twice."""
+    if study.curves.groupby(["run", "seed"]).size().lt(2).all():
+        return None
+    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, colour in colours(study).items():
+        table = study.curves[study.curves["run"] == name].pivot(
+            index="iteration", columns="seed", values="mIoU"
+        )
+        if table.shape[1] > 1:
+            axes.plot(table, color=colour, alpha=0.3, linewidth=0.8)
+        if not table.empty:
+            mean = table.dropna().mean(axis=1)  # a mean of fewer seeds would jump
+            axes.plot(mean, color=colour, label=name, linewidth=2, marker="o", markersize=3)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel(f"mIoU on {study.datasets[0]}, %")
+    axes.legend(frameon=False)
+    _clean(axes)
+    return png(figure)
+
+
+def _grouped_bars(axes, table: pd.DataFrame, study: Study) -> None:
+    names: Sequence[str] = list(table.columns)
+    height = 0.8 / len(names)
+    for i, name in enumerate(names):
+        offset = (i - (len(names) - 1) / 2) * height
+        axes.barh(np.arange(len(table)) + offset, table[name], height, color=colours(study)[name], label=name)
+    _clean(axes)
+
+
+def _clean(axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)

@@ -1,0 +1,114 @@
+"""Writes ``report.md`` and ``report.html`` of a study: what was measured, and under which circumstances."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fakd.checkpoint import atomic_write
+
+from . import headline, plots, tables
+from .page import Block, Bullets, Code, Heading, Picture, Table, Text, to_html, to_markdown
+from .results import Study, read_study
+
+_RESULTS_NOTE = (
+    "Percent; mean ± sample standard deviation over seeds. **vs student**: mIoU minus that of the student "
+    "without help at the same seed, in points. ▲ better, ▼ worse: the 95% interval of that difference "
+    "(t-distribution, from three seeds on) leaves zero out; without a mark, no difference is shown."
+)
+
+
+def write_report(study_folder: str | Path, command: str = "") -> Path:
+    """Writes ``report.md``, ``report.html`` and ``pictures/`` into the folder of a study.
+
+    Args:
+        study_folder: holds ``<run>/seed<k>/result.json``, see :mod:`fakd.analysis.results`, and maybe
+            ``panels.png`` from :func:`fakd.analysis.panels.draw_panels`.
+        command: what a reader types to get these runs again.
+
+    Returns:
+        The path of ``report.html``, which needs no other file. ``report.md`` needs ``pictures/`` beside it.
+
+    Raises:
+        FileNotFoundError: the folder is not there or holds no finished run.
+    """
+    folder = Path(study_folder)
+    study = read_study(folder)
+    title = f"Distillation on {study.datasets[0]}: what the teacher's help was worth"
+    blocks = list(_blocks(study, folder / "panels.png", command))
+    (folder / "pictures").mkdir(exist_ok=True)
+    for block in blocks:
+        if isinstance(block, Picture):
+            _write(folder / "pictures" / f"{block.name}.png", block.png)
+    _write(folder / "report.md", to_markdown(title, blocks).encode())
+    _write(folder / "report.html", to_html(title, blocks).encode())
+    return folder / "report.html"
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def _blocks(study: Study, panels: Path, command: str) -> Iterator[Block]:
+    yield Text(headline.lead(study), "lead")
+    yield Bullets(headline.sentences(study))
+    yield Text(tables.circumstances(study), "note")
+    if study.problems:
+        count = len(study.problems)
+        yield Text(f"**This study has gaps:** {count} listed at the end, under “Missing runs”.", "warning")
+    if picture := plots.overview(study):
+        dots = "A dot per seed, a bar at the mean; the dotted line is the student without help."
+        yield Picture("overview", picture, dots)
+    yield Heading("Results")
+    for dataset in study.datasets:
+        if len(study.datasets) > 1:
+            yield Text(f"On `{dataset}`:")
+        yield Table(tables.summary(study, dataset))
+    yield Text(_RESULTS_NOTE, "note")
+    yield Heading("What it costs")
+    yield Table(tables.cost(study))
+    yield Text(_cost_note(study), "note")
+    if len(study.methods) > 1:
+        yield Heading("Method against method")
+        yield Table(tables.pairs(study))
+        yield Text("mIoU of the first minus that of the second at the same seed; ▲ and ▼ as above.", "note")
+    if panels.exists():
+        yield Heading("Examples")
+        yield Picture("panels", panels.read_bytes(), "Image, truth, and what each run makes of it.")
+    yield from _per_class(study)
+    if picture := plots.curves(study):
+        yield Heading("While training")
+        yield Picture(
+            "curves", picture, "mIoU at every evaluation: thin lines are seeds, thick ones their mean."
+        )
+    yield Heading("Every run")
+    yield Table(tables.every_run(study))
+    yield Heading("Protocol of every run")
+    yield Table(tables.protocol(study))
+    if study.problems:
+        yield Heading("Missing runs")
+        yield Bullets(study.problems)
+    if command:
+        yield Heading("How to get these numbers again")
+        yield Code(command)
+
+
+def _per_class(study: Study) -> Iterator[Block]:
+    table = plots.class_table(study)
+    if not table.empty:
+        yield Heading("Per class")
+        caption = "IoU per class, mean over seeds; on the right minus that of the student without help."
+        yield Picture("iou_per_class", plots.class_bars(study, table), caption)
+        yield Table(tables.classes(table))
+        yield Text(
+            f"IoU in percent on {study.datasets[0]}, mean over seeds; – where no label has it.", "note"
+        )
+
+
+def _cost_note(study: Study) -> str:
+    sizes = sorted({tables.size_text(size) for size in study.runs.get("flops_size", [])})
+    return (
+        f"GFLOPs count a multiply-add once, for one image of {' or '.join(sizes) or 'unknown size'} "
+        "(height x width); they and the parameters are those of the network in use, without the auxiliary "
+        "head. s/iteration is the median training step, wall-clock one run with its evaluations; both depend "
+        "on what else the machine was doing."
+    )

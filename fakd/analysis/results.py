@@ -1,0 +1,189 @@
+"""Reads a study: the ``result.json`` and ``metrics.json`` of many runs, as tables.
+
+A study is a folder ``<study>/<run>/seed<k>/``. The runs named "teacher" and "student" are the teacher and
+the student without help; every other run is a method.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+TEACHER, STUDENT = "teacher", "student"
+METRICS = ["mIoU", "mAcc", "aAcc"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of a study.
+
+    Attributes:
+        runs: a row per finished run: ``run``, ``seed`` and the fields of its ``result.json``.
+        scores: a row per finished run and test set: ``run``, ``seed``, ``dataset``, and mIoU, mAcc, aAcc in
+            percent.
+        iou: a row per finished run, test set and class: ``run``, ``seed``, ``dataset``, ``class``, ``IoU``.
+        curves: a row per evaluation during training: ``run``, ``seed``, ``iteration``, ``mIoU`` on the
+            primary test set.
+        datasets: test sets, the primary one first.
+        problems: a sentence for each run that is missing, unfinished or unreadable.
+    """
+
+    runs: pd.DataFrame
+    scores: pd.DataFrame
+    iou: pd.DataFrame
+    curves: pd.DataFrame
+    datasets: list[str]
+    problems: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Runs in the order of every table: teacher, student, methods by name."""
+        present = set(self.runs["run"])
+        return [n for n in (TEACHER, STUDENT) if n in present] + self.methods
+
+    @property
+    def methods(self) -> list[str]:
+        return sorted(set(self.runs["run"]) - {TEACHER, STUDENT})
+
+    def by_seed(self, run: str, dataset: str, metric: str = "mIoU") -> pd.Series:
+        """One metric of one run, indexed by seed; seeds without a value are left out."""
+        rows = self.scores[(self.scores["run"] == run) & (self.scores["dataset"] == dataset)]
+        return rows.set_index("seed")[metric].dropna().sort_index()
+
+
+def read_study(folder: Path) -> Study:
+    """Reads all runs below ``folder``; one that cannot be read becomes a problem, the rest goes on.
+
+    Raises:
+        FileNotFoundError: ``folder`` is not there, or no run in it is finished.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"No folder '{folder}': give the folder of a study, which holds <run>/seed<k>/."
+        )
+    results, problems, seen = [], [], []
+    for path, run, seed in _run_folders(folder):
+        seen.append((run, seed))
+        try:
+            results.append({**_read_result(path), "run": run, "seed": seed})
+        except FileNotFoundError:
+            problems.append(f"{run}, seed {seed}: not finished ({_why(path)}).")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            problems.append(f"{run}, seed {seed}: {run}/seed{seed}/result.json cannot be used ({reason}).")
+            logger.warning(problems[-1])
+    if not results:
+        raise FileNotFoundError(
+            f"No finished run in '{folder}': expected <run>/seed<k>/result.json there. {' '.join(problems)}"
+        )
+    datasets = _datasets(results)
+    curves = [
+        {"run": run, "seed": seed, **point}
+        for path, run, seed in _run_folders(folder)
+        for point in _evaluations(path / "metrics.json", datasets[0])
+    ]
+    return Study(
+        runs=pd.DataFrame(results).sort_values(["run", "seed"], ignore_index=True),
+        scores=pd.DataFrame(_scores(results)).astype(dict.fromkeys(METRICS, float)),
+        iou=pd.DataFrame(_class_iou(results), columns=["run", "seed", "dataset", "class", "IoU"]),
+        curves=pd.DataFrame(curves, columns=["run", "seed", "iteration", "mIoU"]),
+        datasets=datasets,
+        problems=problems + _not_started(seen),
+    )
+
+
+def _run_folders(folder: Path) -> Iterator[tuple[Path, str, int]]:
+    for path in sorted(folder.glob("*/seed*")):
+        if path.is_dir() and path.name.removeprefix("seed").isdigit():
+            yield path, path.parent.name, int(path.name.removeprefix("seed"))
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    result = json.loads((path / "result.json").read_text())
+    by_set = result.get("metrics_by_dataset") or {result["dataset"]: result["metrics"]}
+    if result["dataset"] not in by_set:
+        raise ValueError(f"it holds no metrics of its dataset {result['dataset']}")
+    for metrics in by_set.values():
+        for value in [*(metrics[m] for m in METRICS), *metrics.get("IoU", {}).values()]:
+            if not isinstance(value, (int, float, type(None))):
+                raise ValueError(f"{value!r} is not a metric")
+    return {**result, "metrics_by_dataset": by_set}
+
+
+def _datasets(results: list[dict[str, Any]]) -> list[str]:
+    """All test sets; the one most runs name as theirs comes first."""
+    primary = pd.Series([r["dataset"] for r in results]).mode()[0]
+    return list(dict.fromkeys([primary, *(name for r in results for name in r["metrics_by_dataset"])]))
+
+
+def _scores(results: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for result in results:
+        for name, metrics in result["metrics_by_dataset"].items():
+            values = {m: metrics[m] for m in METRICS}
+            yield {"run": result["run"], "seed": result["seed"], "dataset": name, **values}
+
+
+def _class_iou(results: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for result in results:
+        for name, metrics in result["metrics_by_dataset"].items():
+            for label, value in metrics.get("IoU", {}).items():
+                yield {
+                    "run": result["run"],
+                    "seed": result["seed"],
+                    "dataset": name,
+                    "class": label,
+                    "IoU": value,
+                }
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a ``metrics.json``; the last one of a killed run may be cut off and is skipped."""
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+def _evaluations(path: Path, dataset: str) -> list[dict[str, Any]]:
+    """mIoU over iterations. A resumed run repeats iterations: the later line is the one that counts."""
+    found = {}
+    for line in _lines(path):
+        # detectron2 leaves the set's name out when there is only one
+        value = line.get(f"{dataset}/sem_seg/mIoU", line.get("sem_seg/mIoU"))
+        if value is not None:
+            found[line["iteration"]] = value
+    return [{"iteration": i, "mIoU": found[i]} for i in sorted(found)]
+
+
+def _why(path: Path) -> str:
+    """What is known of a run without a result."""
+    note = path / "error.txt"  # left by a study whose run failed
+    if note.exists() and (lines := note.read_text().splitlines()):
+        return f"failed: {lines[0]}"
+    iterations = [line.get("iteration", 0) for line in _lines(path / "metrics.json")]
+    return f"last logged iteration {max(iterations)}" if iterations else "nothing logged"
+
+
+def _not_started(seen: list[tuple[str, int]]) -> list[str]:
+    """Seeds that some runs have and others do not even have a folder for; a teacher needs only one."""
+    runs = sorted({run for run, _ in seen} - {TEACHER})
+    seeds = sorted({seed for run, seed in seen if run != TEACHER})
+    missing = [
+        f"{run}, seed {seed}: no folder, though other runs have this seed."
+        for run in runs
+        for seed in seeds
+        if (run, seed) not in seen
+    ]
+    return (
+        missing
+        if STUDENT in runs
+        else [f"{STUDENT}: no run of this name, so no method can be judged.", *missing]
+    )
