@@ -1,7 +1,7 @@
 """Training and evaluation: the trainer, its step and hooks, and ``run``."""
 
-from .main import run
+from .main import load_trained, run
 from .step import StepTrainer
 from .trainer import Trainer
 
-__all__ = ["StepTrainer", "Trainer", "run"]
+__all__ = ["StepTrainer", "Trainer", "load_trained", "run"]

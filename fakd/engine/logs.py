@@ -35,7 +35,7 @@ def run_logging(folder: str, quiet: bool = False, bar: tqdm | None = None) -> It
             if getattr(handler, "stream", None) is sys.stdout:
                 handler.addFilter(_without_traceback)
     try:
-        with logging_redirect_tqdm(loggers) if bar is not None else contextlib.nullcontext():
+        with logging_redirect_tqdm(loggers) if bar is not None and not quiet else contextlib.nullcontext():
             yield
     finally:
         for each, handlers in zip(loggers, before, strict=True):

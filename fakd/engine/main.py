@@ -1,7 +1,6 @@
 """One run: from a config to metrics."""
 
 import logging
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -9,6 +8,7 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
+from torch import nn
 from tqdm import tqdm
 
 from fakd.checkpoint import load_teacher, remove_leftovers
@@ -56,7 +56,7 @@ def run(
     """
     if eval_only:
         with run_logging("", quiet, bar):
-            by_set = metrics_by_set(cfg, _evaluate(cfg))
+            by_set = metrics_by_set(cfg, Trainer.test(cfg, load_trained(cfg)))
         return flat_metrics(by_set)
     folder = RunFolder(cfg.OUTPUT_DIR)
     folder.admit(cfg, resume)
@@ -110,15 +110,22 @@ def _record(
     folder.write_result(describe(cfg, trainer, by_set, method, config_file))
 
 
-def _evaluate(cfg: CfgNode) -> dict[str, Any]:
-    """Evaluates the student of ``cfg``; a teacher is not needed for that."""
+def load_trained(cfg: CfgNode, weights: str = "") -> nn.Module:
+    """The network that a run trains, with trained weights and no teacher, in evaluation mode.
+
+    Args:
+        cfg: of the run; may be that of a distillation.
+        weights: file; default MODEL.WEIGHTS, or else the final weights in OUTPUT_DIR.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`fakd.checkpoint.load_teacher`.
+    """
     cfg = cfg.clone()
     cfg.defrost()
     if cfg.MODEL.META_ARCHITECTURE == "Distiller":
         cfg.MODEL.META_ARCHITECTURE = "Segmentor"
     cfg.MODEL.BACKBONE.PRETRAINED = "none"
     model = build_model(cfg)
-    load_teacher(
-        model, cfg.MODEL.WEIGHTS or f"{cfg.OUTPUT_DIR}/model_final.pth", "", cfg.CHECKPOINT.ALLOW_PICKLE
-    )
-    return Trainer.test(cfg, model)
+    path = weights or cfg.MODEL.WEIGHTS or f"{cfg.OUTPUT_DIR}/model_final.pth"
+    load_teacher(model, path, allow_pickle=cfg.CHECKPOINT.ALLOW_PICKLE)
+    return model.eval()
