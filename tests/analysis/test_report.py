@@ -167,7 +167,7 @@ def test_curves_of_a_resumed_and_a_killed_run(tmp_path):
     folder = write_run(tmp_path, "student", 0, 41.2)
     (folder / "metrics.json").write_text(
         '{"iteration": 100, "sem_seg/mIoU": 1.0}\n{"iteration": 50, "total_loss": 3}\n'
-        '{"iteration": 100, "sem_seg/mIoU": 2.0}\n{"iteration": 200, "sem_seg/mIoU": 4.0}\n{"iteration": 300, "se'
+        '{"iteration": 100, "sem_seg/mIoU": 2.0}\n{"iteration": 200, "sem_seg/mIoU": 4.0}\n{"iterati'
     )
     curves = read_study(tmp_path).curves
     assert curves[["iteration", "mIoU"]].values.tolist() == [[100, 2.0], [200, 4.0]]
