@@ -60,12 +60,12 @@ def overview(study: Study) -> bytes | None:
 
 def class_bars(study: Study, table: pd.DataFrame) -> bytes:
     """A :func:`class_table` on the left, its difference to the student without help on the right."""
-    figure = Figure(figsize=(9, 1.2 + len(table) * (0.12 + 0.13 * len(table.columns))), layout="constrained")
+    figure = Figure(figsize=(9, 1.2 + len(table) * (0.1 + 0.09 * len(table.columns))), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     _grouped_bars(left, table, study)
     left.set_xlabel("IoU, %")
     left.set_yticks(np.arange(len(table)), table.index)
-    left.invert_yaxis()
+    left.set_ylim(len(table) - 0.4, -0.6)
     if STUDENT in table and study.methods:
         gains = table[[m for m in study.methods if m in table]].sub(table[STUDENT], axis=0)
         _grouped_bars(right, gains, study)

@@ -14,7 +14,7 @@ NOTHING = "–"
 
 # column -> (field of result.json, how its mean over runs is printed)
 _COST: dict[str, tuple[str, Callable[[float], str]]] = {
-    "parameters": ("params", lambda count: f"{count / 1e6:.2f} M"),
+    "parameters": ("params", lambda count: f"{count / 1e6:.3g} M"),
     "GFLOPs": ("gflops", lambda count: f"{count:.3g}"),
     "s/iteration": ("seconds_per_iteration", lambda seconds: f"{seconds:.3f}"),
     "wall-clock": ("wall_clock", lambda seconds: f"{seconds / 60:.1f} min"),
