@@ -162,11 +162,7 @@ class _AugmentedPixelKL(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float64, device=student.device)
         grad = torch.empty_like(student) if ctx.needs_input_grad[0] else None
         grad_table = torch.zeros_like(table) if ctx.needs_input_grad[2] else None
-        g, block = table.detach(), _product_block
-        if g.device.type != "cpu":
-            g = g.double()  # looking at the values would stall the device; float64 does not underflow
-        elif g.numel() and g.max() >= SAFE_EXPONENT:
-            block = _exact_block
+        g, block = _safe_form(table.detach())
         for ns, _, ms in blocks(student.shape, student.device, "classes"):
             own = ns if table.shape[0] > 1 else slice(0, 1)
             z, t = student[ns, :, ms] / tau, teacher[ns, :, ms] / tau
@@ -197,6 +193,14 @@ class _AugmentedPixelKL(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _safe_form(g: Tensor):
+    """The offsets in the dtype to compute in, and the function of a block that does not underflow."""
+    if g.device.type != "cpu":
+        return g.double(), _product_block  # looking at the values would stall the device
+    exact = g.numel() > 0 and bool(g.max() >= SAFE_EXPONENT)
+    return g, _exact_block if exact else _product_block
 
 
 def _product_block(z: Tensor, p: Tensor, g: Tensor, seen: Optional[Tensor], needs_table: bool):

@@ -58,67 +58,88 @@ class ClassCovariance(nn.Module):
         k, a = self.mean.shape
         y = torch.where(valid, labels, k).reshape(-1)
         x = feature.detach().movedim(1, -1).reshape(-1, a).to(self.mean.dtype)
-        counts, mean, scatter = self._batch_statistics(x, y)
-        counts, mean, scatter = self._over_ranks(counts, mean, scatter)
+        counts, mean, covariance = self._over_ranks(*self._batch_statistics(x, y))
 
         w = (counts / (counts + self.count).clamp(min=1)).to(mean.dtype)
         step = mean - self.mean
-        spread = (w * (1 - w)).sqrt()[:, None] * step
-        scatter *= _per_class(w / counts.clamp(min=1), scatter)
-        self.covariance *= _per_class(1 - w, self.covariance)
-        self.covariance += scatter
-        _add_outer(self.covariance, spread)
+        self.covariance.lerp_(covariance, _per_class(w, covariance))
+        _add_outer(self.covariance, (w * (1 - w)).sqrt()[:, None] * step)
         self.mean += w[:, None] * step
         self.count += counts.to(self.count.dtype)
 
     def _batch_statistics(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Counts (K,) float, means (K, A) and centred scatter of pixels x (P, A), labels y in [0, K]."""
+        """Counts (K,) float, means and population covariances of pixels x (P, A), labels y in [0, K].
+
+        At the least the pixels are read, the covariances written and P A^2 multiply-adds done. On the CPU
+        the next largest cost is fresh memory, so no further copy of the pixels is made.
+        """
         k, a = self.mean.shape
         counts = class_counts(y, k + 1)
-        mean = x.new_zeros(k + 1, a).index_add_(0, y, x) / counts.clamp(min=1)[:, None]
-        x = x - mean[y]
-        scatter = torch.zeros_like(self.covariance)
+        divisor = counts.clamp(min=1)[:, None]
+        mean = x.new_zeros(k + 1, a).index_add_(0, y, x) / divisor
         if self.diagonal:
-            scatter = x.new_zeros(k + 1, a).index_add_(0, y, x.square())[:k]
-        elif x.device.type == "cpu":
-            rows = x[torch.argsort(y)].split(counts.tolist())
-            for c in range(k):
-                if len(rows[c]):
-                    torch.mm(rows[c].T, rows[c], out=scatter[c])
+            covariance = (x.new_zeros(k + 1, a).index_add_(0, y, (x - mean[y]).square_()) / divisor)[:k]
         else:
-            # Rows of one class each, so that a few batched products do it without a host round trip.
-            index, row_class = pack_by_class(y, k + 1, PACKED_ROW)
-            x = torch.cat([x, x.new_zeros(1, a)])
-            keep = (row_class < k).to(x.dtype)[:, None, None]
-            for i, c, kept in zip(
-                *(t.split(PACKED_ROWS_AT_ONCE) for t in (index, row_class.clamp(max=k - 1), keep)), strict=True
-            ):
-                rows = x[i] * kept
-                scatter.index_add_(0, c, torch.bmm(rows.transpose(1, 2), rows))
-        return counts[:k].to(x.dtype), mean[:k], scatter
+            by = _covariance_by_sorting if x.device.type == "cpu" else _covariance_by_packing
+            covariance = by(x, y, counts, mean)
+        return counts[:k].to(x.dtype), mean[:k], covariance
 
     @staticmethod
-    def _over_ranks(counts: Tensor, mean: Tensor, scatter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _over_ranks(counts: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Statistics of all ranks' pixels together.
 
         Every rank writes its counts and means to its own place of one buffer, so one sum carries
         them beside the scatters and the correction between the ranks' means is exact.
         """
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-            return counts, mean, scatter
+            return counts, mean, covariance
         ranks, (k, a) = dist.get_world_size(), mean.shape
         own = mean.new_zeros(ranks, k, a + 1)
         own[dist.get_rank()] = torch.cat([counts[:, None], mean], 1)
-        packed = torch.cat([scatter.reshape(-1), own.reshape(-1)])
+        packed = torch.cat([(_per_class(counts, covariance) * covariance).reshape(-1), own.reshape(-1)])
         dist.all_reduce(packed)
-        scatter = packed[: scatter.numel()].view_as(scatter)
-        per_rank = packed[scatter.numel() :].view_as(own)
+        scatter = packed[: covariance.numel()].view_as(covariance)
+        per_rank = packed[covariance.numel() :].view_as(own)
         n, means = per_rank[..., 0], per_rank[..., 1:]
         counts = n.sum(0)
-        mean = (n[..., None] * means).sum(0) / counts.clamp(min=1)[:, None]
+        divisor = counts.clamp(min=1)
+        mean = (n[..., None] * means).sum(0) / divisor[:, None]
+        covariance = scatter / _per_class(divisor, scatter)
         for r in range(ranks):
-            _add_outer(scatter, n[r].sqrt()[:, None] * (means[r] - mean))
-        return counts, mean, scatter
+            _add_outer(covariance, (n[r] / divisor).sqrt()[:, None] * (means[r] - mean))
+        return counts, mean, covariance
+
+
+def _covariance_by_sorting(x: Tensor, y: Tensor, counts: Tensor, mean: Tensor) -> Tensor:
+    """Population covariances (K, A, A), one product per class present; reads the counts on the host.
+
+    Args:
+        x: (P, A) pixels.
+        y: (P,) int64 in [0, K], K for pixels that do not count.
+        counts: (K + 1,) pixels of each label.
+        mean: (K + 1, A) their means.
+    """
+    positions = torch.argsort(y).split(counts.tolist())[:-1]
+    covariance = x.new_zeros(len(positions), x.shape[1], x.shape[1])
+    for i, m, out in zip(positions, mean, covariance, strict=False):
+        if len(i):
+            rows = x[i] - m
+            out.addmm_(rows.T, rows, beta=0, alpha=1 / len(i))
+    return covariance
+
+
+def _covariance_by_packing(x: Tensor, y: Tensor, counts: Tensor, mean: Tensor) -> Tensor:
+    """The same from rows of one class each, in a few batched products that wait for no count."""
+    num_pixels, num_classes = len(x), len(counts) - 1
+    covariance = x.new_zeros(num_classes, x.shape[1], x.shape[1])
+    index, row_class = pack_by_class(y, num_classes + 1, PACKED_ROW)
+    counted = (index < num_pixels) & (row_class < num_classes)[:, None]
+    scale = counted * counts.clamp(min=1).to(x.dtype).rsqrt()[row_class, None]
+    index, row_class = index.clamp_(max=num_pixels - 1), row_class.clamp_(max=num_classes - 1)
+    for i, c, s in zip(*(t.split(PACKED_ROWS_AT_ONCE) for t in (index, row_class, scale)), strict=True):
+        rows = (x[i] - mean[c, None]) * s[..., None]
+        covariance.index_add_(0, c, torch.bmm(rows.transpose(1, 2), rows))
+    return covariance
 
 
 def _per_class(value: Tensor, like: Tensor) -> Tensor:
