@@ -1,0 +1,41 @@
+"""What every test shares."""
+
+import pytest
+import reference
+import torch
+
+from fakd.functional import augmentation, divergence
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def golden() -> reference.Golden:
+    """The deterministic inputs behind the golden values."""
+    return reference.golden_inputs()
+
+
+@pytest.fixture(params=["cpu", "small blocks", "accelerator"])
+def computed_as(request, monkeypatch) -> str:
+    """Computes the fused losses here as on the CPU, in tiny blocks, or with the choices of another device."""
+    if request.param == "small blocks":
+        monkeypatch.setattr(divergence, "CPU_BLOCK", 8)
+    if request.param == "accelerator":
+        blocks, safe_form = divergence.blocks, augmentation._safe_form
+
+        def whole(shape, device, over):
+            return blocks(shape, torch.device("cuda"), over)
+
+        def without_looking(g):
+            like, block = safe_form(g.to("meta"))
+            return g.to(like.dtype), block
+
+        monkeypatch.setattr(divergence, "blocks", whole)
+        monkeypatch.setattr(augmentation, "blocks", whole)
+        monkeypatch.setattr(augmentation, "_safe_form", without_looking)
+    return request.param
