@@ -34,6 +34,9 @@ def main() -> int:
         seeds=(0,),
         output=output,
         opts=tuple(given.opts),
+        # Shorter than a study of the same configs, so that it ends while one waits.
+        teacher_opts=("SOLVER.MAX_ITER", "900"),
+        student_opts=("SOLVER.MAX_ITER", "450"),
     )
     return run_study(spec, command="make quickstart")
 
