@@ -17,6 +17,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: $(READY)  ## set up .venv: PyTorch, detectron2, this package
+	@echo "$(VENV) is ready"
 
 quickstart: $(READY)  ## train a teacher and three students on toyscenes, and report
 	@$(BIN)/python tools/quickstart.py
@@ -56,6 +57,6 @@ $(READY): setup.cfg pyproject.toml constraints.txt tools/install_detectron2.py t
 	fi
 	@touch $(STARTED)
 	@echo "Installing PyTorch and the other requirements into $(VENV) (5 GB, some minutes)"
-	@$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -q --use-pep517 -c constraints.txt -e '.[dev]'
 	@PIP_CONSTRAINT=constraints.txt $(BIN)/python tools/install_detectron2.py
 	@mv $(STARTED) $@

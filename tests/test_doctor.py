@@ -1,6 +1,7 @@
 """The doctor names what is there and, for what is not, the command that mends it."""
 
 import os
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -32,7 +33,7 @@ def test_a_complete_environment_passes_and_missing_datasets_are_named(tmp_path):
 def test_without_any_package_it_runs_and_says_how_to_mend_each():
     done = run("-S", "-I", str(ROOT / "tools" / "doctor.py"))
     assert done.returncode == 1, done.stderr
-    assert f"{sys.executable} -m pip install 'torch>=2.11'" in done.stdout
+    assert f"{shlex.quote(sys.executable)} -m pip install 'torch>=2.11'" in done.stdout
     assert "install_detectron2.py" in done.stdout
     assert "Traceback" not in done.stderr
 

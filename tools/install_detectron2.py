@@ -78,7 +78,7 @@ def run_pip(*arguments: str, remedy: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        said = "\n  ".join(done.stdout.strip().splitlines()[-8:])
+        said = "\n  ".join(done.stdout.strip().splitlines()[-20:])
         raise InstallError(f"`pip {' '.join(arguments)}` failed:\n  {said}\n{remedy}")
 
 
@@ -163,7 +163,7 @@ def install_from_wheel() -> None:
 def install_from_git() -> None:
     """Build upstream's newest commit; without isolation, because its build imports the installed torch."""
     remedy = "This way needs git, a C++ compiler, torch, setuptools and wheel; without them use --from wheel"
-    run_pip("install", "--no-build-isolation", f"git+{UPSTREAM}.git", remedy=remedy)
+    run_pip("install", "--quiet", "--no-build-isolation", f"git+{UPSTREAM}.git", remedy=remedy)
 
 
 def main() -> None:
