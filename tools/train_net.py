@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Trains a network, alone or with a teacher, and evaluates it. See --help."""
+"""Trains a network, alone or with a teacher, and evaluates it."""
 
 import argparse
+import contextlib
 import sys
 
 from detectron2.engine import default_argument_parser, launch
@@ -31,34 +32,22 @@ arose.
 def main(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, args.opts, args.recipe)
     cfg.freeze()
-    shown = sys.stdout.isatty() and comm.is_main_process() and not args.eval_only
-    bar = tqdm(total=cfg.SOLVER.MAX_ITER, unit="it") if shown else None
-    run(cfg, args.resume, args.eval_only, config_file=args.config_file, bar=bar)
+    watched = sys.stdout.isatty() and comm.is_main_process() and not args.eval_only
+    with tqdm(total=cfg.SOLVER.MAX_ITER, unit="it") if watched else contextlib.nullcontext() as bar:
+        run(cfg, args.resume, args.eval_only, config_file=args.config_file, bar=bar)
 
 
 def parse() -> argparse.Namespace:
     parser = default_argument_parser(epilog=EXAMPLES)
     parser.description = __doc__
-    parser.add_argument(
-        "--recipe",
-        metavar="NAME",
-        help="distillation method, in place of KD.RECIPE: a file of "
-        "fakd/config/recipes without .yaml, or a path; 'student' for none",
+    recipe = (
+        "distillation method, in place of KD.RECIPE: a name in fakd/config/recipes or a path; 'student': none"
     )
+    parser.add_argument("--recipe", metavar="NAME", help=recipe)
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    options = parse()
-    sys.exit(
-        call_tool(
-            lambda: launch(
-                main,
-                options.num_gpus,
-                options.num_machines,
-                options.machine_rank,
-                options.dist_url,
-                args=(options,),
-            )
-        )
-    )
+    given = parse()
+    ranks = (given.num_gpus, given.num_machines, given.machine_rank, given.dist_url)
+    sys.exit(call_tool(lambda: launch(main, *ranks, args=(given,))))

@@ -17,7 +17,7 @@ from . import facts
 from .folder import RunFolder
 from .hooks import unwrapped
 from .logs import run_logging
-from .result import Metrics, describe, flat_metrics, metrics_by_set, unnested
+from .result import Metrics, class_table, describe, flat_metrics, metrics_by_set, unnested
 from .teacher_check import check_teacher, record_miou
 from .trainer import Trainer
 
@@ -57,6 +57,7 @@ def run(
     if eval_only:
         with run_logging("", quiet, bar):
             by_set = metrics_by_set(cfg, Trainer.test(cfg, load_trained(cfg)))
+            logger.info("\n" + class_table(by_set))
         return flat_metrics(by_set)
     folder = RunFolder(cfg.OUTPUT_DIR)
     folder.admit(cfg, resume)
@@ -68,6 +69,7 @@ def run(
         trainer = _train(cfg, folder, resume, bar)
         by_set = metrics_by_set(cfg, trainer.last_results)
         if comm.is_main_process():
+            logger.info("\n" + class_table(by_set))
             _record(cfg, folder, trainer, by_set, method or cfg.KD.RECIPE or "student", config_file)
         return flat_metrics(by_set)
 

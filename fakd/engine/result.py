@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
+from tabulate import tabulate
 
 from . import facts
 from .hooks import unwrapped
@@ -76,6 +77,18 @@ def _nest(metrics: Metrics) -> dict[str, Any]:
         else:
             nested[kind] = number
     return nested
+
+
+def class_table(by_set: Mapping[str, Metrics]) -> str:
+    """IoU and accuracy per class and their means, in percent, a table per test set."""
+    tables = []
+    for name, metrics in by_set.items():
+        labels = [key.removeprefix("IoU-") for key in metrics if key.startswith("IoU-")]
+        rows = [[label, metrics[f"IoU-{label}"], metrics[f"Acc-{label}"]] for label in labels]
+        rows.append(["mean", metrics["mIoU"], metrics["mAcc"]])
+        tables.append(tabulate(rows, [name, "IoU", "Acc"], "simple", floatfmt=".2f"))
+        tables.append(f"aAcc {metrics['aAcc']:.2f}")
+    return "\n".join(tables)
 
 
 def unnested(result: Mapping[str, Any]) -> dict[str, Metrics]:

@@ -61,11 +61,11 @@ class Trainer(DefaultTrainer):
             bar: progress bar to move along.
 
         Raises:
-            ValueError: a batch cannot be split as SOLVER.ACCUMULATE asks.
+            ValueError: two options contradict, or a batch cannot be split as SOLVER.ACCUMULATE asks.
         """
         super(DefaultTrainer, self).__init__()  # DefaultTrainer's own would build other parts than below
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        _check_batch(cfg)
+        _check(cfg)
         model = self.build_model(cfg)
         if cfg.MODEL.SYNC_BN and comm.get_world_size() > 1 and cfg.MODEL.DEVICE != "cpu":
             # timm's converter, because torch's drops the activation inside timm's BatchNormAct2d.
@@ -164,6 +164,11 @@ class Trainer(DefaultTrainer):
         solver = cfg.SOLVER
         if solver.POLY_POWER == 0:
             return super().build_lr_scheduler(cfg, optimizer)
+        if solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR":  # detectron2's default
+            raise ValueError(
+                f"SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME} and SOLVER.POLY_POWER "
+                f"{solver.POLY_POWER} are two schedules. Set SOLVER.POLY_POWER 0.0 to use the former."
+            )
         schedule: ParamScheduler = PolyScheduler(solver.POLY_POWER, solver.MIN_LR / solver.BASE_LR)
         if solver.WARMUP_ITERS > 0:
             schedule = WarmupParamScheduler(
@@ -189,7 +194,9 @@ def _amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     return torch.float16
 
 
-def _check_batch(cfg: CfgNode) -> None:
+def _check(cfg: CfgNode) -> None:
+    if cfg.TEST.PRECISE_BN.ENABLED:
+        raise ValueError("TEST.PRECISE_BN is not supported: what it draws would be lost on resume.")
     parts = comm.get_world_size() * cfg.SOLVER.ACCUMULATE
     if cfg.SOLVER.ACCUMULATE < 1 or cfg.SOLVER.IMS_PER_BATCH % parts:
         raise ValueError(

@@ -104,3 +104,12 @@ def test_only_the_guilty_loss_is_named():
     trainer = StepTrainer(model, batches(1), torch.optim.SGD(model.parameters(), lr=0.1))
     with EventStorage(), pytest.raises(FloatingPointError, match=r"^loss_guilty became"):
         trainer.run_step()
+
+
+def test_float16_scales_the_loss_and_the_scale_is_part_of_the_state():
+    half, full = trained(batches(5), amp_dtype=torch.float16), trained(batches(5))
+    torch.testing.assert_close(half.model.layer.weight, full.model.layer.weight, atol=0.01, rtol=0)
+    half.grad_scaler.update(128.0)
+    other = trained(batches(1), amp_dtype=torch.float16)
+    other.load_state_dict(half.state_dict())
+    assert other.grad_scaler.get_scale() == 128.0

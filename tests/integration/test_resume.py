@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import time
 
@@ -77,6 +78,19 @@ def test_a_signal_finishes_the_step_saves_and_exits_with_its_code(tiny, train_ne
     assert_same_weights(
         weights(run / "model_final.pth"), weights(tmp_path / "undisturbed" / "model_final.pth")
     )
+
+
+def test_two_processes_stop_after_the_same_step(train_net, tmp_path):
+    process = train_net(
+        tmp_path, "--num-gpus", "2", "SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "15"
+    )
+    wait_for(tmp_path / "model_0000014.pth", process)
+    process.send_signal(signal.SIGTERM)  # ends the parent, which passes SIGINT on to its children
+    output = process.communicate()[0]
+    done = re.search(r"Stopped by SIGINT after (\d+) of 100000 iterations", output)
+    assert done, output
+    assert (tmp_path / f"model_{int(done[1]) - 1:07d}.pth").exists()
+    assert "Traceback" not in output
 
 
 def test_a_damaged_last_checkpoint_falls_back_and_still_ends_alike(tiny, tmp_path):
