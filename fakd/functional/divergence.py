@@ -96,10 +96,11 @@ def blocks(shape: torch.Size, device: torch.device, over: str) -> Iterator[tuple
         yield slice(0, n), slice(0, k), slice(0, m)
         return
     step_k, step_m = (k, max(1, CPU_BLOCK // k)) if over == "classes" else (max(1, CPU_BLOCK // m), m)
-    for i in range(n):
+    step_n = max(1, CPU_BLOCK // (k * m))
+    for i in range(0, n, step_n):
         for c in range(0, k, step_k):
             for j in range(0, m, step_m):
-                yield slice(i, i + 1), slice(c, c + step_k), slice(j, j + step_m)
+                yield slice(i, i + step_n), slice(c, c + step_k), slice(j, j + step_m)
 
 
 class _SoftmaxKL(torch.autograd.Function):
