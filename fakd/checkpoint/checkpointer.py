@@ -113,8 +113,9 @@ class Checkpointer(DetectionCheckpointer):
         with atomic_write(path) as file:
             try:
                 torch.save(state, file)
-            except RuntimeError as error:  # how torch reports that the stream took fewer bytes
-                raise OSError(getattr(error.__context__, "errno", None), f"{error}") from error
+            except RuntimeError as error:
+                # torch's writer hides why the stream failed behind an error of its own.
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         return True
 
     def _load_file(self, filename: str) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """What happens around each training step."""
 
-import json
 import logging
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,11 +13,9 @@ import numpy as np
 import torch
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
 from torch import nn
-from tqdm import tqdm
 
-from fakd.checkpoint import Checkpointer, atomic_write
+from fakd.checkpoint import Checkpointer
 
 logger = logging.getLogger(__name__)
 
@@ -195,69 +191,3 @@ class StopOnSignal(HookBase):
 
     def after_train(self) -> None:
         self._restore()
-
-
-class ModelScalars(HookBase):
-    """Logs what a model with ``pop_scalars`` wants logged, when the writers are about to write."""
-
-    def __init__(self, period: int):
-        self._period = period
-
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        pop = getattr(unwrapped(self.trainer.model), "pop_scalars", None)
-        if pop is None or (done % self._period and done != self.trainer.max_iter):
-            return
-        self.trainer.storage.put_scalars(**pop(), smoothing_hint=False)
-
-
-class ProgressBar(HookBase):
-    """Shows iterations, time left, loss and learning rate on a tqdm bar."""
-
-    _PERIOD = 5
-
-    def __init__(self, bar: tqdm):
-        """
-        Args:
-            bar: its owner sets the total and closes it; several runs may share it.
-        """
-        self._bar = bar
-
-    def before_train(self) -> None:
-        # Steps of an earlier process count as done, but not for the speed.
-        self._bar.initial += self.trainer.start_iter
-        self._bar.update(self.trainer.start_iter)
-
-    def after_step(self) -> None:
-        if (self.trainer.iter + 1) % self._PERIOD == 0:
-            latest = self.trainer.storage.latest()
-            shown = {"loss": latest.get("total_loss"), "lr": latest.get("lr")}
-            self._bar.set_postfix({k: f"{v[0]:.3g}" for k, v in shown.items() if v}, refresh=False)
-        self._bar.update(1)
-
-
-class Writers(hooks.PeriodicWriter):
-    """detectron2's, with writers built when the first iteration of this process is known.
-
-    ``metrics.json`` may hold iterations after the checkpoint from which a run resumes; they are cut off, as
-    they will be written again.
-    """
-
-    def __init__(self, build: Callable[[], list[EventWriter]], metrics_file: str, period: int):
-        super().__init__([], period)
-        self._build, self._metrics_file = build, Path(metrics_file)
-
-    def before_train(self) -> None:
-        if self._metrics_file.exists():
-            self._cut(self.trainer.start_iter)
-        self._writers = self._build()
-
-    def _cut(self, start: int) -> None:
-        kept = []
-        for line in self._metrics_file.read_text().splitlines(keepends=True):
-            if not line.endswith("\n"):  # torn by a kill
-                break
-            if json.loads(line)["iteration"] < start:
-                kept.append(line)
-        with atomic_write(self._metrics_file, "w") as file:
-            file.writelines(kept)

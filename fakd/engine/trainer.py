@@ -19,17 +19,8 @@ from fakd.checkpoint import Checkpointer
 from fakd.data import build_test_loader, build_train_loader
 from fakd.evaluation import SegEvaluator
 
-from .hooks import (
-    BestCheckpointer,
-    ModelScalars,
-    Progress,
-    ProgressBar,
-    RunClock,
-    SaveState,
-    StepSeed,
-    StopOnSignal,
-    Writers,
-)
+from .hooks import BestCheckpointer, Progress, RunClock, SaveState, StepSeed, StopOnSignal
+from .logging_hooks import ModelScalars, ProgressBar, Writers
 from .step import StepTrainer
 
 _WRITE_PERIOD = 20

@@ -113,7 +113,7 @@ def test_a_full_disk_names_the_file_and_keeps_the_last_checkpoint(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(OSError, match="cannot write .*model_0000001.pth"):
+        with pytest.raises(OSError, match="cannot write .*model_0000001.pth': File too large"):
             checkpointer.save("model_0000001")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

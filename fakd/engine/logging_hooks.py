@@ -1,0 +1,79 @@
+"""What of a run is shown and written down while it trains."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from detectron2.engine import HookBase, hooks
+from detectron2.utils.events import EventWriter
+from tqdm import tqdm
+
+from fakd.checkpoint import atomic_write
+
+from .hooks import unwrapped
+
+
+class ModelScalars(HookBase):
+    """Logs what a model with ``pop_scalars`` wants logged, when the writers are about to write."""
+
+    def __init__(self, period: int):
+        self._period = period
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        pop = getattr(unwrapped(self.trainer.model), "pop_scalars", None)
+        if pop is None or (done % self._period and done != self.trainer.max_iter):
+            return
+        self.trainer.storage.put_scalars(**pop(), smoothing_hint=False)
+
+
+class ProgressBar(HookBase):
+    """Shows iterations, time left, loss and learning rate on a tqdm bar."""
+
+    _PERIOD = 5
+
+    def __init__(self, bar: tqdm):
+        """
+        Args:
+            bar: its owner sets the total and closes it; several runs may share it.
+        """
+        self._bar = bar
+
+    def before_train(self) -> None:
+        # Steps of an earlier process count as done, but not for the speed.
+        self._bar.initial += self.trainer.start_iter
+        self._bar.update(self.trainer.start_iter)
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % self._PERIOD == 0:
+            latest = self.trainer.storage.latest()
+            shown = {"loss": latest.get("total_loss"), "lr": latest.get("lr")}
+            self._bar.set_postfix({k: f"{v[0]:.3g}" for k, v in shown.items() if v}, refresh=False)
+        self._bar.update(1)
+
+
+class Writers(hooks.PeriodicWriter):
+    """detectron2's, with writers built when the first iteration of this process is known.
+
+    ``metrics.json`` may hold iterations after the checkpoint from which a run resumes; they are cut off, as
+    they will be written again.
+    """
+
+    def __init__(self, build: Callable[[], list[EventWriter]], metrics_file: str, period: int):
+        super().__init__([], period)
+        self._build, self._metrics_file = build, Path(metrics_file)
+
+    def before_train(self) -> None:
+        if self._metrics_file.exists():
+            self._cut(self.trainer.start_iter)
+        self._writers = self._build()
+
+    def _cut(self, start: int) -> None:
+        kept = []
+        for line in self._metrics_file.read_text().splitlines(keepends=True):
+            if not line.endswith("\n"):  # torn by a kill
+                break
+            if json.loads(line)["iteration"] < start:
+                kept.append(line)
+        with atomic_write(self._metrics_file, "w") as file:
+            file.writelines(kept)
