@@ -94,6 +94,7 @@ def _import(plugins: Sequence[str] | str) -> None:
         name = f"fakd_plugin_{path.stem}"
         if name not in sys.modules:
             spec = spec_from_file_location(name, path)
+            assert spec and spec.loader  # there are none only for endings Python does not know
             sys.modules[name] = module = module_from_spec(spec)
             spec.loader.exec_module(module)
 
@@ -116,7 +117,7 @@ def _merge(cfg: CfgNode, other: CfgNode, source: str) -> None:
 
 
 def _keys(node: CfgNode, prefix: str = "") -> set[str]:
-    keys = set()
+    keys: set[str] = set()
     for name, value in node.items():
         keys |= _keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else {prefix + name}
     return keys

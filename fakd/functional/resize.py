@@ -1,11 +1,13 @@
 """Bringing labels and teacher maps to the student's grid."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def resize_labels(labels: Tensor, size: tuple[int, int], mode: str = "nearest") -> Tensor:
+def resize_labels(labels: Tensor, size: Sequence[int], mode: str = "nearest") -> Tensor:
     """Down-sample a label map by picking pixels; no new ids can appear.
 
     Args:
@@ -20,7 +22,7 @@ def resize_labels(labels: Tensor, size: tuple[int, int], mode: str = "nearest") 
     if labels.shape[-2:] == tuple(size):
         return labels
     # float32 holds every id below 2**24 exactly.
-    resized = F.interpolate(labels[:, None].float(), size=size, mode=mode)
+    resized = F.interpolate(labels[:, None].float(), size=tuple(size), mode=mode)
     return resized[:, 0].to(labels.dtype)
 
 

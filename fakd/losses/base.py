@@ -38,7 +38,7 @@ class DistillLoss(nn.Module):
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__()
-        self.config = config
+        self.config: Any = config  # of the subclass's own Config
         self._scalars: dict[str, Tensor] = {}
 
     def forward(self, inputs: LossInputs) -> Tensor:

@@ -38,6 +38,10 @@ class Distiller(nn.Module):
         ValueError: the two networks have different class counts.
     """
 
+    student: Segmentor
+    teacher: Segmentor
+    losses: Any  # a ModuleDict of DistillLoss
+
     @configurable
     def __init__(self, *, student: Segmentor, teacher: Segmentor, losses: Mapping[str, DistillLoss]) -> None:
         super().__init__()

@@ -36,6 +36,9 @@ class Segmentor(nn.Module):
             mmsegmentation does.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     @configurable
     def __init__(
         self,
