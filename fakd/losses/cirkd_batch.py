@@ -1,0 +1,51 @@
+"""CIRKD, mini-batch term."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..functional.contrast import LEAST_TAU, pairwise_kl, unit_rows
+from ..functional.resize import resize_like
+from ..registry import DISTILL_LOSS_REGISTRY
+from .base import DistillLoss, option
+
+
+@DISTILL_LOSS_REGISTRY.register()
+class CIRKDBatch(DistillLoss):
+    """How alike pixels of two images of the batch are, pixel to pixel (Yang et al. 2022, CIRKD, section 3.2).
+
+        1 / (N^2 M) sum_ij sum_r KL( softmax_k(t_ir . t_jk / tau) || softmax_k(s_ir . s_jk / tau) )
+
+    over ordered pairs of images i, j of this process, i = j among them, with s and t the features in front of
+    the classifiers divided by their norm. There is no projector, so channels may differ, and no tau^2. Void
+    pixels take part, as in the authors' code.
+
+    The similarities are computed in tiles, each for a pair and its mirror image, and made anew for the
+    gradient: memory grows with M, not M^2. ``pool`` averages features beforehand, which divides the work by
+    pool^4; the authors do so, by 4, for maps of at least 256 x 256.
+    """
+
+    paper = "Yang et al. 2022 (CIRKD), section 3.2"
+
+    @dataclass
+    class Config(DistillLoss.Config):
+        tau: float = option(0.1, "temperature of the similarities")
+        pool: int = option(1, "side of the squares that features are averaged over first; 1 is none")
+
+    def __init__(self, config, student, teacher):
+        super().__init__(config, student, teacher)
+        if config.tau < LEAST_TAU:
+            raise ValueError(f"KD.CIRKDBatch.TAU is {config.tau}; it must be at least {LEAST_TAU}.")
+
+    def forward(self, inputs):
+        student, teacher = inputs.student.feature, inputs.teacher.feature
+        with torch.no_grad():
+            teacher = resize_like(teacher, student)
+        if self.config.pool > 1:
+            student, teacher = (
+                F.avg_pool2d(x, self.config.pool, ceil_mode=True) for x in (student, teacher)
+            )
+        student, teacher = unit_rows(student), unit_rows(teacher)
+        n, m, _ = student.shape
+        return pairwise_kl(student, teacher, self.config.tau) / (n * n * m)
