@@ -34,10 +34,16 @@ def _add_training(cfg: CN) -> None:
     # largest size with the same aspect ratio inside that box, which is also the test scale.
     cfg.INPUT.SCALE_RANGE = (0.5, 2.0)
     cfg.INPUT.BASE_SIZE = (0, 0)
+    cfg.INPUT.SCALE_STEP = 0.0  # draw factors in steps of this; 0: any
     cfg.INPUT.CROP.SIZE = (512, 512)  # height, width; smaller images are padded
+    # A crop is drawn anew, up to ten times, if one class fills this share of its labelled pixels.
+    cfg.INPUT.CROP.MAX_SHARE = 1.0
+    cfg.INPUT.PHOTOMETRIC = False  # random brightness, contrast, saturation and hue, as mmsegmentation has it
 
     cfg.DATASETS.TRAIN = ("toyscenes_train",)
     cfg.DATASETS.TEST = ("toyscenes_val",)
+    # Your own data: a yaml, or several, that describe datasets (docs/add_a_dataset.md).
+    cfg.DATASETS.CUSTOM = None
     cfg.DATALOADER.NUM_WORKERS = 2
 
     cfg.SOLVER.OPTIMIZER = "SGD"

@@ -15,6 +15,7 @@ from typing import Optional
 
 from detectron2.config import CfgNode, get_cfg
 
+from ..data.datasets.custom import register_custom
 from .defaults import add_fakd_config
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -61,6 +62,11 @@ def load_config(
             raise KeyError(_unknown(key, known, "the command line"))
     cfg.merge_from_list(list(opts))
     cfg.KD.RECIPE = word
+    custom = cfg.DATASETS.CUSTOM or ()
+    # Absolute, because a process elsewhere that is given this config registers them again.
+    paths = tuple(str(Path(path).resolve()) for path in ((custom,) if isinstance(custom, str) else custom))
+    register_custom(paths)
+    cfg.DATASETS.CUSTOM = paths or None
     return cfg
 
 

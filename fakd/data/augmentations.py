@@ -1,8 +1,14 @@
-"""Augmentations: random scale, crop to a fixed size, flip; outside training the test scale."""
+"""Augmentations: random scale and crop in one step, flip, colour; outside training the test scale."""
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
+from PIL import Image
+
+from .photometric import PhotometricDistortion
+
+#: How often a crop that one class fills is drawn anew.
+_REDRAWS = 10
 
 
 class RandomScale(T.Augmentation):
@@ -13,48 +19,141 @@ class RandomScale(T.Augmentation):
         high: largest factor; factors are drawn uniformly from [low, high].
         base_size: (long side, short side) of the box that factor 1 fits the image into;
             (0, 0) means the image's own size.
+        step: draw from low, low + step, ... up to high; 0 draws any factor between.
 
     Raises:
-        ValueError: the range is empty or not positive.
+        ValueError: the range is empty or not positive, or the step is negative.
     """
 
-    def __init__(self, low: float, high: float, base_size: tuple[int, int] = (0, 0)):
+    def __init__(self, low: float, high: float, base_size: tuple[int, int] = (0, 0), step: float = 0.0):
         if not 0 < low <= high:
             raise ValueError(f"INPUT.SCALE_RANGE needs 0 < low <= high, got ({low}, {high}).")
+        if step < 0:
+            raise ValueError(f"INPUT.SCALE_STEP must not be negative, got {step}.")
         super().__init__()
-        self.low, self.high, self.base_size = low, high, base_size
+        self.low, self.high, self.base_size, self.step = low, high, base_size, step
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         height, width = image.shape[:2]
-        # A fixed scale draws nothing, so testing leaves the random state of the process alone.
-        factor = self.low if self.low == self.high else self._rand_range(self.low, self.high)
+        factor = self._factor()
         if any(self.base_size):
             long_side, short_side = max(self.base_size), min(self.base_size)
             factor *= min(long_side / max(height, width), short_side / min(height, width))
         new_height, new_width = (max(1, int(side * factor + 0.5)) for side in (height, width))
         return T.ResizeTransform(height, width, new_height, new_width)
 
+    def _factor(self) -> float:
+        if self.low == self.high:  # draws nothing: testing leaves the random state of the process alone
+            return self.low
+        if self.step:
+            return self.low + self.step * np.random.randint(int((self.high - self.low) / self.step + 1.5))
+        return self._rand_range(self.low, self.high)
+
+
+class ScaledCropTransform(T.Transform):
+    """Resizes an image and cuts a window out of the result, at the cost of the window alone.
+
+    Args:
+        size: (H, W) the transform was made for. An image may come at any other resolution, decoded at half
+            its size, say: the window is taken in proportion.
+        scaled: (H', W') after the resize.
+        top, left: corner of the window in the resized image.
+        window: (h, w) of the window, which must lie inside.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], scaled: tuple[int, int], top: int, left: int, window: tuple[int, int]
+    ):
+        super().__init__()
+        self._set_attributes(locals())
+
+    @property
+    def factor(self) -> float:
+        """By how much the image is enlarged."""
+        return max(new / old for new, old in zip(self.scaled, self.size, strict=True))
+
+    def apply_image(self, img: np.ndarray, interp: int = Image.Resampling.BILINEAR) -> np.ndarray:
+        (height, width), (rows, columns) = self.window, self.scaled
+        if img.shape[:2] == tuple(self.scaled):
+            return img[self.top : self.top + height, self.left : self.left + width]
+        y, x = img.shape[0] / rows, img.shape[1] / columns
+        box = (self.left * x, self.top * y, (self.left + width) * x, (self.top + height) * y)
+        return np.asarray(Image.fromarray(img).resize((width, height), interp, box))
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return self.apply_image(segmentation, Image.Resampling.NEAREST)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        y, x = (new / old for new, old in zip(self.scaled, self.size, strict=True))
+        return coords * [x, y] - [self.left, self.top]
+
+
+class RandomScaledCrop(T.Augmentation):
+    """A random scale and a crop placed at random in the result; what is smaller than the crop stays smaller.
+
+    Args:
+        scale: draws the size.
+        crop_size: (height, width).
+        max_share: a crop is drawn anew, a few times, if one class has at least this share of its labelled
+            pixels; 1 takes every crop.
+        ignore_value: label of void.
+    """
+
+    def __init__(
+        self, scale: RandomScale, crop_size: tuple[int, int], max_share: float = 1.0, ignore_value: int = 255
+    ):
+        super().__init__()
+        self.scale, self.crop_size = scale, crop_size
+        self.max_share, self.ignore_value = max_share, ignore_value
+
+    def __call__(self, aug_input: T.AugInput) -> T.Transform:
+        transform = self.get_transform(aug_input.image, getattr(aug_input, "sem_seg", None))
+        aug_input.transform(transform)
+        return transform
+
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None = None) -> ScaledCropTransform:
+        """Only the shape of ``image`` matters, so its label may stand for it."""
+        resize = self.scale.get_transform(image)
+        transform = self._place(resize)
+        for _ in range(_REDRAWS if self.max_share < 1 and sem_seg is not None else 0):
+            if self._is_varied(transform.apply_segmentation(sem_seg)):
+                break
+            transform = self._place(resize)
+        return transform
+
+    def _place(self, resize: T.ResizeTransform) -> ScaledCropTransform:
+        scaled = (resize.new_h, resize.new_w)
+        window = tuple(min(sides) for sides in zip(self.crop_size, scaled, strict=True))
+        top, left = (np.random.randint(s - w + 1) for s, w in zip(scaled, window, strict=True))
+        return ScaledCropTransform((resize.h, resize.w), scaled, top, left, window)
+
+    def _is_varied(self, label: np.ndarray) -> bool:
+        counts = np.bincount(label.ravel(), minlength=self.ignore_value + 1)
+        counts[self.ignore_value] = 0
+        return np.count_nonzero(counts) > 1 and counts.max() < self.max_share * counts.sum()
+
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
-    """The augmentations of a config; outside training only the resizing to INPUT.BASE_SIZE, if it is set."""
+    """The augmentations of a config, in training a :class:`RandomScaledCrop` first.
+
+    Outside training only the resizing to INPUT.BASE_SIZE, if it is set.
+
+    Raises:
+        ValueError: INPUT.RANDOM_FLIP or INPUT.SCALE_RANGE is none that exists.
+    """
     base_size = tuple(cfg.INPUT.BASE_SIZE)
     if not is_train:
         return [RandomScale(1.0, 1.0, base_size)] if any(base_size) else []
-    crop_size = tuple(cfg.INPUT.CROP.SIZE)
-    low, high = cfg.INPUT.SCALE_RANGE
-    augmentations = [
-        RandomScale(low, high, base_size),
-        # FixedSizeCrop alone draws one number for both offsets, so its crops lie on the diagonal of the
-        # image: RandomCrop places the crop, FixedSizeCrop only pads what is smaller.
-        T.RandomCrop("absolute", crop_size),
-        T.FixedSizeCrop(
-            crop_size,
-            pad_value=round(sum(cfg.MODEL.PIXEL_MEAN) / len(cfg.MODEL.PIXEL_MEAN)),
-            seg_pad_value=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
-        ),
-    ]
+    crop_size, ignore_value = tuple(cfg.INPUT.CROP.SIZE), cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    scale = RandomScale(*cfg.INPUT.SCALE_RANGE, base_size, cfg.INPUT.SCALE_STEP)
+    augmentations = [RandomScaledCrop(scale, crop_size, cfg.INPUT.CROP.MAX_SHARE, ignore_value)]
     if cfg.INPUT.RANDOM_FLIP == "horizontal":
         augmentations.append(T.RandomFlip())
     elif cfg.INPUT.RANDOM_FLIP != "none":
         raise ValueError(f"INPUT.RANDOM_FLIP must be 'horizontal' or 'none', got '{cfg.INPUT.RANDOM_FLIP}'.")
+    if cfg.INPUT.PHOTOMETRIC:
+        augmentations.append(PhotometricDistortion(cfg.INPUT.FORMAT))
+    # Last, so that the padding keeps the colour that means nothing, and lies right and below. Nothing is cut.
+    mean = round(sum(cfg.MODEL.PIXEL_MEAN) / len(cfg.MODEL.PIXEL_MEAN))
+    augmentations.append(T.FixedSizeCrop(crop_size, pad_value=mean, seg_pad_value=ignore_value))
     return augmentations

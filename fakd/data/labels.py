@@ -1,5 +1,7 @@
 """Reading of label pictures: the one place where a file becomes class ids."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import Image
@@ -8,19 +10,27 @@ from PIL import Image
 INDEX_MODES = ("P", "L", "I", "I;16", "I;16B")
 
 
-def read_label(path: str, ignore_label: int = 255, ignore_value: int = 255) -> np.ndarray:
+def read_label(
+    path: str,
+    ignore_label: int = 255,
+    ignore_value: int = 255,
+    id_map: Mapping[int, int] | None = None,
+) -> np.ndarray:
     """Reads a label picture as class ids.
 
     Args:
         path: a single-channel picture (palette, 8 bit or 16 bit); its raw indices are the ids.
-        ignore_label: the id that means "void" in the file (``ignore_label`` of the dataset's metadata).
+        ignore_label: the id that means "void" (``ignore_label`` of the dataset's metadata).
         ignore_value: the id that means "void" in the result.
+        id_map: from the ids in the file to class ids or ``ignore_label``, where the two differ (``id_map``
+            of the dataset's metadata). ``ignore_label`` stays what it is unless the map says otherwise.
 
     Returns:
-        (H, W) int64, class ids, with ``ignore_value`` where the file holds ``ignore_label``.
+        (H, W) int64, class ids, with ``ignore_value`` for void.
 
     Raises:
-        ValueError: the file cannot be read or is not single-channel; the message names it.
+        ValueError: the file cannot be read, is not single-channel, or holds an id that ``id_map`` lacks; the
+            message names it.
     """
     try:
         with PathManager.open(path, "rb") as handle, Image.open(handle) as picture:
@@ -32,6 +42,31 @@ def read_label(path: str, ignore_label: int = 255, ignore_value: int = 255) -> n
             f"The label file '{path}' has mode '{mode}', but class ids need a single-channel picture "
             f"(one of {', '.join(INDEX_MODES)}). Convert it so that each pixel holds its class id."
         )
+    if id_map is not None:
+        label = map_ids(label, {ignore_label: ignore_label, **id_map}, path)
     label = label.astype(np.int64)
     label[label == ignore_label] = ignore_value
     return label
+
+
+def map_ids(label: np.ndarray, id_map: Mapping[int, int], path: str) -> np.ndarray:
+    """Replaces every id by what the map says.
+
+    Args:
+        label: integer ids that are not negative.
+        id_map: from old ids to new ones.
+        path: of the file, for the error.
+
+    Returns:
+        int64 array of the same shape.
+
+    Raises:
+        ValueError: an id is not in the map.
+    """
+    table = np.full(max(*id_map, int(label.max(initial=0))) + 1, -1)
+    table[list(id_map)] = list(id_map.values())
+    mapped = table[label]
+    if (mapped < 0).any():
+        unknown = np.unique(label[mapped < 0]).tolist()
+        raise ValueError(f"The label file '{path}' holds the ids {unknown[:10]}, which the id map lacks.")
+    return mapped

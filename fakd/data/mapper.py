@@ -1,14 +1,17 @@
 """From a dataset dict to what the model is fed."""
 
 import copy
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog, detection_utils
+from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 
-from .augmentations import build_augmentations
+from .augmentations import RandomScaledCrop, build_augmentations
+from .datasets.folders import shown_size
+from .images import decode, open_image
 from .labels import read_label
 
 
@@ -27,37 +30,50 @@ class SemSegMapper:
         self,
         *,
         augmentations: list[T.Augmentation],
+        crop: RandomScaledCrop | None,
         image_format: str,
         num_classes: int,
         ignore_label: int,
         ignore_value: int,
+        id_map: Mapping[int, int] | None,
         is_train: bool,
     ):
         """
         Args:
             augmentations: applied in order, to the image and its label.
+            crop: applied before them in training. It is drawn before the image is decoded, so that only what
+                it needs is decoded and resized.
             image_format: "RGB" or "BGR".
             num_classes: ids of classes are in [0, num_classes).
             ignore_label: id of void in the label files.
             ignore_value: id of void in ``sem_seg``.
+            id_map: from ids in the label files to class ids, or None.
             is_train: whether to augment and to read the label.
         """
         self.augmentations = T.AugmentationList(augmentations)
+        self.crop = crop
         self.image_format = image_format
         self.num_classes = num_classes
         self.ignore_label = ignore_label
         self.ignore_value = ignore_value
+        self.id_map = id_map
         self.is_train = is_train
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
         head = cfg.MODEL.SEM_SEG_HEAD
+        augmentations = build_augmentations(cfg, is_train)
+        ignore_label, id_map = (
+            common_label_ids(cfg.DATASETS.TRAIN, head.NUM_CLASSES) if is_train else (255, None)
+        )
         return {
-            "augmentations": build_augmentations(cfg, is_train),
+            "augmentations": augmentations[1:] if is_train else augmentations,
+            "crop": augmentations[0] if is_train else None,
             "image_format": cfg.INPUT.FORMAT,
             "num_classes": head.NUM_CLASSES,
-            "ignore_label": common_ignore_label(cfg.DATASETS.TRAIN, head.NUM_CLASSES) if is_train else 255,
+            "ignore_label": ignore_label,
             "ignore_value": head.IGNORE_VALUE,
+            "id_map": id_map,
             "is_train": is_train,
         }
 
@@ -68,33 +84,33 @@ class SemSegMapper:
                 id; the message names the file.
         """
         sample = copy.copy(dataset_dict)
-        image = self._read_image(sample["file_name"])
         if self.is_train:
-            label = self._read_checked_label(sample, image.shape[:2])
-            # detectron2 resizes bytes with Pillow, as it does the image, and floats with torch; integers not.
-            fits_byte = max(self.num_classes - 1, self.ignore_value) < 256
-            aug_input = T.AugInput(image, sem_seg=label.astype(np.uint8 if fits_byte else np.float32))
-            self.augmentations(aug_input)
-            image = aug_input.image
-            sample["sem_seg"] = torch.from_numpy(aug_input.sem_seg.astype(np.int64))
+            aug_input = self._read_crop(sample)
         else:
+            with open_image(sample["file_name"]) as picture:
+                aug_input = T.AugInput(decode(picture, self.image_format))
             # The prediction is asked for at the file's own size, whatever the network is shown.
-            sample["height"], sample["width"] = image.shape[:2]
-            aug_input = T.AugInput(image)
-            self.augmentations(aug_input)
-            image = aug_input.image
-        sample["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+            sample["height"], sample["width"] = aug_input.image.shape[:2]
+        self.augmentations(aug_input)
+        if self.is_train:
+            sample["sem_seg"] = torch.from_numpy(aug_input.sem_seg.astype(np.int64))
+        sample["image"] = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
         return sample
 
-    def _read_image(self, path: str) -> np.ndarray:
-        try:
-            return detection_utils.read_image(path, self.image_format)
-        except OSError as error:  # Pillow's "truncated" errors do not name the file
-            raise ValueError(f"Cannot read the image '{path}': {error}") from error
+    def _read_crop(self, sample: dict) -> T.AugInput:
+        with open_image(sample["file_name"]) as picture:
+            label = self._read_checked_label(sample, shown_size(picture)[::-1])
+            fits_byte = max(self.num_classes - 1, self.ignore_value) < 256
+            label = label.astype(np.uint8 if fits_byte else np.int32)
+            if self.crop is None:
+                return T.AugInput(decode(picture, self.image_format), sem_seg=label)
+            cut = self.crop.get_transform(label, label)
+            image = cut.apply_image(decode(picture, self.image_format, cut.factor))
+        return T.AugInput(image, sem_seg=cut.apply_segmentation(label))
 
     def _read_checked_label(self, sample: dict, size: tuple[int, int]) -> np.ndarray:
         path = sample["sem_seg_file_name"]
-        label = read_label(path, self.ignore_label, self.ignore_value)
+        label = read_label(path, self.ignore_label, self.ignore_value, self.id_map)
         if label.shape != size:
             raise ValueError(
                 f"The image '{sample['file_name']}' is {size[1]}x{size[0]} pixels (width x height), "
@@ -110,13 +126,13 @@ class SemSegMapper:
         return label
 
 
-def common_ignore_label(names: tuple[str, ...], num_classes: int) -> int:
-    """The void id that the named datasets share.
+def common_label_ids(names: tuple[str, ...], num_classes: int) -> tuple[int, Mapping[int, int] | None]:
+    """The void id and the map of label ids that the named datasets share.
 
     Raises:
-        ValueError: a dataset's class names do not number ``num_classes``, or the void ids differ.
+        ValueError: a dataset's class names do not number ``num_classes``, or the ids differ.
     """
-    ignore_labels = {}
+    found = {}
     for name in names:
         metadata = MetadataCatalog.get(name)
         classes = metadata.get("stuff_classes")
@@ -125,7 +141,10 @@ def common_ignore_label(names: tuple[str, ...], num_classes: int) -> int:
                 f"The dataset '{name}' has {len(classes)} classes, but MODEL.SEM_SEG_HEAD.NUM_CLASSES is "
                 f"{num_classes}."
             )
-        ignore_labels[name] = metadata.get("ignore_label", 255)
-    if len(set(ignore_labels.values())) > 1:
-        raise ValueError(f"DATASETS.TRAIN mixes datasets with different void ids: {ignore_labels}.")
-    return ignore_labels[names[0]]
+        found[name] = metadata.get("ignore_label", 255), metadata.get("id_map")
+    if len({ignore_label for ignore_label, _ in found.values()}) > 1:
+        void_ids = {name: ignore_label for name, (ignore_label, _) in found.items()}
+        raise ValueError(f"DATASETS.TRAIN mixes datasets with different void ids: {void_ids}.")
+    if any(id_map != found[names[0]][1] for _, id_map in found.values()):
+        raise ValueError(f"DATASETS.TRAIN mixes datasets with different id maps: {', '.join(names)}.")
+    return found[names[0]]

@@ -12,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from fakd.checkpoint import load_teacher, remove_leftovers
+from fakd.data.datasets.custom import register_custom
 
 from . import facts
 from .folder import RunFolder
@@ -54,6 +55,7 @@ def run(
         FloatingPointError: a loss or weight is not finite.
         SystemExit: SIGTERM or SIGINT came; everything is saved.
     """
+    register_custom(cfg.DATASETS.CUSTOM)  # the config may come from another process
     if eval_only:
         with run_logging("", quiet, bar):
             by_set = metrics_by_set(cfg, Trainer.test(cfg, load_trained(cfg)))

@@ -1,10 +1,14 @@
-"""Datasets that are a folder of images and a folder of label pictures with the same stems."""
+"""Datasets that are images and label pictures in folders or lists, as detectron2 dataset dicts."""
 
 import os
+from collections.abc import Iterable
 
 from PIL import Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+#: EXIF orientations under which a picture is shown with width and height exchanged.
+_TURNED = (5, 6, 7, 8)
 
 
 def datasets_root() -> str:
@@ -12,13 +16,23 @@ def datasets_root() -> str:
     return os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
 
 
-def list_pairs(image_folder: str, label_folder: str, remedy: str) -> list[dict]:
-    """Lists a split as detectron2 dataset dicts, sorted by file name.
+def list_pairs(
+    image_folder: str,
+    label_folder: str,
+    remedy: str,
+    image_suffix: str = "",
+    label_suffix: str = ".png",
+    stems: Iterable[str] | None = None,
+) -> list[dict]:
+    """Lists a split as detectron2 dataset dicts, sorted by file name; subfolders count as part of the name.
 
     Args:
         image_folder: holds png or jpg images.
-        label_folder: holds one ``<stem>.png`` of class ids per image.
+        label_folder: holds one ``<stem><label_suffix>`` of class ids per image ``<stem><image_suffix>``.
         remedy: a sentence saying how to get the dataset, appended to the errors.
+        image_suffix: end of the images' names; "" takes every png and jpg.
+        label_suffix: end of the labels' names.
+        stems: take only these, in this order, as a split file lists them.
 
     Returns:
         Dicts with ``file_name``, ``sem_seg_file_name``, ``height``, ``width``, ``image_id``.
@@ -30,28 +44,58 @@ def list_pairs(image_folder: str, label_folder: str, remedy: str) -> list[dict]:
     for folder in (image_folder, label_folder):
         if not os.path.isdir(folder):
             raise FileNotFoundError(f"No folder '{os.path.abspath(folder)}'. {remedy}")
-    names = sorted(name for name in os.listdir(image_folder) if name.lower().endswith(IMAGE_SUFFIXES))
-    if not names:
-        raise FileNotFoundError(f"No png or jpg image in '{os.path.abspath(image_folder)}'. {remedy}")
-    labels = set(os.listdir(label_folder))
-    records: dict[str, dict] = {}
-    for name in names:
-        stem = os.path.splitext(name)[0]
-        if stem in records:
-            raise ValueError(f"Two images with the stem '{stem}' in '{os.path.abspath(image_folder)}'.")
-        if f"{stem}.png" not in labels:
+    images = _by_stem(image_folder, image_suffix)
+    if not images:
+        what = f"'*{image_suffix}'" if image_suffix else "png or jpg image"
+        raise FileNotFoundError(f"No {what} in '{os.path.abspath(image_folder)}'. {remedy}")
+    labels = set(_files(label_folder))
+    records = []
+    for stem in images if stems is None else stems:
+        if stem not in images:
             raise FileNotFoundError(
-                f"No label '{os.path.abspath(label_folder)}/{stem}.png' for the image "
-                f"'{os.path.abspath(image_folder)}/{name}'. {remedy}"
+                f"No image '{os.path.abspath(image_folder)}/{stem}{image_suffix or '.jpg'}'. {remedy}"
             )
-        records[stem] = _record(os.path.join(image_folder, name), os.path.join(label_folder, f"{stem}.png"))
-    return list(records.values())
+        if f"{stem}{label_suffix}" not in labels:
+            raise FileNotFoundError(
+                f"No label '{os.path.abspath(label_folder)}/{stem}{label_suffix}' for the image "
+                f"'{os.path.abspath(image_folder)}/{images[stem]}'. {remedy}"
+            )
+        label_file = os.path.join(label_folder, f"{stem}{label_suffix}")
+        records.append(make_record(os.path.join(image_folder, images[stem]), label_file, stem))
+    return records
 
 
-def _record(image_file: str, label_file: str) -> dict:
+def _by_stem(folder: str, suffix: str) -> dict[str, str]:
+    """The images of a folder by name without suffix, sorted."""
+    images: dict[str, str] = {}
+    for name in sorted(_files(folder)):
+        if not name.lower().endswith(suffix or IMAGE_SUFFIXES):
+            continue
+        stem = name[: -len(suffix)] if suffix else os.path.splitext(name)[0]
+        if stem in images:
+            raise ValueError(f"Two images with the stem '{stem}' in '{os.path.abspath(folder)}'.")
+        images[stem] = name
+    return images
+
+
+def _files(folder: str) -> list[str]:
+    """Names of all files below a folder, relative to it."""
+    found = []
+    for path, _, names in os.walk(folder, followlinks=True):
+        below = os.path.relpath(path, folder)
+        found += names if below == "." else [os.path.join(below, name) for name in names]
+    return found
+
+
+def make_record(image_file: str, label_file: str, image_id: str) -> dict:
+    """The dataset dict of one pair; reads the header of the image only.
+
+    Raises:
+        ValueError: the image cannot be read.
+    """
     try:
-        with Image.open(image_file) as picture:  # reads the header only
-            width, height = picture.size
+        with Image.open(image_file) as picture:
+            width, height = shown_size(picture)
     except OSError as error:
         raise ValueError(f"Cannot read the image '{image_file}': {error}") from error
     return {
@@ -59,5 +103,26 @@ def _record(image_file: str, label_file: str) -> dict:
         "sem_seg_file_name": label_file,
         "height": height,
         "width": width,
-        "image_id": os.path.splitext(os.path.basename(image_file))[0],
+        "image_id": image_id,
     }
+
+
+def shown_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture as detectron2 reads it, which turns it as its EXIF data says."""
+    width, height = picture.size
+    return (height, width) if picture.getexif().get(274) in _TURNED else (width, height)
+
+
+def read_stems(path: str, remedy: str) -> list[str]:
+    """The names in a split file, one a line.
+
+    Raises:
+        FileNotFoundError: there is no such file or it is empty.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"No split file '{os.path.abspath(path)}'. {remedy}")
+    with open(path) as file:
+        stems = [line.split()[0] for line in file if line.strip()]
+    if not stems:
+        raise FileNotFoundError(f"The split file '{os.path.abspath(path)}' is empty. {remedy}")
+    return stems
