@@ -77,8 +77,10 @@ def _add_model(cfg: CN) -> None:
     backbone = cfg.MODEL.BACKBONE
     backbone.NAME = "TimmBackbone"
     backbone.TIMM_NAME = "resnet18"  # any network of timm that gives feature maps
-    backbone.OUTPUT_STRIDE = 8
-    backbone.DILATION_STYLE = "mmseg"  # or "timm": which convolutions are dilated
+    backbone.OUTPUT_STRIDE = 8  # 8 and 16 dilate where timm can; 32 keeps the network's own strides
+    # "mmseg": what mmsegmentation computes with the same weights (dilation; HRNet's fusion), or "timm".
+    backbone.DILATION_STYLE = "mmseg"
+    backbone.TIMM_OPTIONS = ()  # name, value, ...: further arguments of timm.create_model
     backbone.STEM = "7x7"  # of a ResNet; "c" and "s" are mmsegmentation's and CIRKD's deep stems
     backbone.WIDTH = 1.0  # of a ResNet: factor of all channels
     backbone.PRETRAINED = "none"  # "timm", or the path of a file
@@ -90,6 +92,9 @@ def _add_model(cfg: CN) -> None:
     head.CHANNELS = 128  # A, in front of the classifier
     head.DROPOUT = 0.1
     head.ALIGN_CORNERS = False
+    head.DILATIONS = (1, 12, 24, 36)  # of the ASPP heads' branches
+    head.C1_CHANNELS = 48  # of DepthwiseSeparableASPPHead: what the finest map is reduced to
+    head.ISA_CHANNELS = 256  # of ISAHead: queries and keys
     head.LOSS_MEAN = "valid"  # divide the cross-entropy by the labelled pixels, or by "all"
 
     cfg.MODEL.AUXILIARY_HEAD = CN()

@@ -74,8 +74,9 @@ class Segmentor(nn.Module):
         channels = {name: shape.channels for name, shape in backbone.output_shape().items()}
         head, aux = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.AUXILIARY_HEAD
         shared = {"num_classes": head.NUM_CLASSES, "align_corners": head.ALIGN_CORNERS}
-        decode_head = lookup(DECODE_HEAD_REGISTRY, head.NAME, "MODEL.SEM_SEG_HEAD.NAME")(
-            channels, head.CHANNELS, dropout=head.DROPOUT, **shared
+        head_class = lookup(DECODE_HEAD_REGISTRY, head.NAME, "MODEL.SEM_SEG_HEAD.NAME")
+        decode_head = head_class(
+            channels, head.CHANNELS, dropout=head.DROPOUT, **shared, **head_class.options(head)
         )
         auxiliary_head = None
         if aux.WEIGHT > 0:

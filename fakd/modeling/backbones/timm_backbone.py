@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import timm
-import torch
 from detectron2.config import configurable
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
-from timm.models.resnet import BasicBlock
+from timm.models import FeatureInfo
 from torch import Tensor, nn
+
+from .mmseg_style import use_mmseg_style
+from .pretrained import create_pretrained, load_pretrained
 
 logger = logging.getLogger(__name__)
 
 # Width of the first of the three 3x3 convolutions that replace the 7x7 one, by the name of the variant.
 DEEP_STEMS = {"c": 32, "s": 64}
+_FINEST = 4  # stride; finer maps are of no use to a decode head
 
 
 @BACKBONE_REGISTRY.register()
 class TimmBackbone(Backbone):
     """A timm network with its classifier removed, dilated to a given output stride.
 
-    The maps are named ``res2`` to ``res5``, fine to coarse, whatever the network.
+    The maps are the last four at stride 4 and coarser, ``res2`` to ``res5``, fine to coarse; where there are
+    fewer, ``res5`` is still the last.
 
     Args:
-        name: timm model name, e.g. "resnet18".
-        output_stride: 8, 16 or 32; the last stages are dilated instead of strided.
-        dilation_style: "mmseg" or "timm". Both have the same weights; mmsegmentation does not dilate the
-            second convolution of a ResNet's basic block, timm does.
+        name: timm model name, e.g. "resnet18"; any that timm builds with ``features_only``.
+        output_stride: 8 or 16 dilates the last stages instead of striding them, where timm can; 32 leaves the
+            network its own strides.
+        dilation_style: "mmseg" or "timm". Both have the same weights; see :func:`use_mmseg_style`.
         stem: of a ResNet: "7x7", or "c" and "s" for three 3x3 convolutions of 32 or 64 channels (the
             third has twice as many).
         width: of a ResNet: factor of all channels, for small experiments.
         pretrained: "none", "timm" for the weights of timm's hub, or the path of a file.
+        options: ``[name, value, ...]``, further arguments of ``timm.create_model``.
     """
 
     @configurable
@@ -45,6 +51,7 @@ class TimmBackbone(Backbone):
         stem: str = "7x7",
         width: float = 1.0,
         pretrained: str = "none",
+        options: Sequence[Any] = (),
     ) -> None:
         super().__init__()
         if dilation_style not in ("mmseg", "timm"):
@@ -52,22 +59,28 @@ class TimmBackbone(Backbone):
                 f"MODEL.BACKBONE.DILATION_STYLE is '{dilation_style}'; choose 'mmseg' or 'timm'."
             )
         kwargs = _resnet_kwargs(stem, width)
-        self.net = timm.create_model(
-            name,
-            pretrained=pretrained == "timm",
-            features_only=True,
-            output_stride=output_stride,
-            out_indices=(1, 2, 3, 4),
-            **kwargs,
-        )
+        if name.startswith("hrnet_"):
+            kwargs["feature_location"] = ""  # timm's default widens the branches for its classifier
+        kwargs.update(zip(options[::2], options[1::2], strict=True))
+        self.net = _create(name, output_stride, kwargs, pretrained)
         if dilation_style == "mmseg":
-            use_mmseg_dilation(self.net)
-        info = self.net.feature_info
-        self._out_features = [f"res{i + 2}" for i in range(len(info.channels()))]
-        self._out_feature_channels = dict(zip(self._out_features, info.channels(), strict=True))
-        self._out_feature_strides = dict(zip(self._out_features, info.reduction(), strict=True))
-        if pretrained not in ("none", "timm"):
-            self._load(pretrained)
+            use_mmseg_style(self.net, name)
+        info: FeatureInfo = self.net.feature_info  # type: ignore[assignment]
+        self._taken = [i for i, stride in enumerate(info.reduction()) if stride >= _FINEST][-4:]
+        self._channels_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
+        self._out_features = [f"res{6 - n}" for n in range(len(self._taken), 0, -1)]
+        self._shapes = {
+            key: ShapeSpec(channels=info.channels()[i], stride=info.reduction()[i])
+            for key, i in zip(self._out_features, self._taken, strict=True)
+        }
+        if pretrained == "none":
+            logger.info(
+                "The backbone %s has random weights until a checkpoint is loaded (MODEL.BACKBONE.PRETRAINED "
+                "is none).",
+                name,
+            )
+        elif pretrained != "timm":
+            load_pretrained(self.net, pretrained)
 
     @classmethod
     def from_config(cls, cfg, input_shape) -> dict[str, Any]:
@@ -79,36 +92,56 @@ class TimmBackbone(Backbone):
             "stem": backbone.STEM,
             "width": backbone.WIDTH,
             "pretrained": backbone.PRETRAINED,
+            "options": backbone.TIMM_OPTIONS,
         }
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Maps by name; ``images`` (N, 3, H, W), normalised."""
-        return dict(zip(self._out_features, self.net(images), strict=True))
+        maps = self.net(images)
+        maps = [maps[i].permute(0, 3, 1, 2) if self._channels_last else maps[i] for i in self._taken]
+        return dict(zip(self._out_features, maps, strict=True))
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        return {
-            name: ShapeSpec(
-                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
-            )
-            for name in self._out_features
-        }
+        return dict(self._shapes)
 
-    def _load(self, path: str) -> None:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        result = self.net.load_state_dict(state, strict=False)
-        if result.missing_keys:
-            raise ValueError(
-                f"MODEL.BACKBONE.PRETRAINED: {path} lacks {len(result.missing_keys)} weights of the network, "
-                f"the first being {result.missing_keys[:3]}. Give a file of the same architecture."
-            )
-        logger.info(
-            "Loaded the backbone from %s; not used: %s", path, ", ".join(result.unexpected_keys) or "none"
+
+def _create(name: str, output_stride: int, kwargs: dict[str, Any], pretrained: str) -> nn.Module:
+    """The timm network, dilated if it can be.
+
+    Raises:
+        ValueError: timm does not know the name, or the network gives no maps.
+    """
+    kwargs = {**kwargs, "features_only": True}
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        raise ValueError(
+            f"MODEL.BACKBONE.TIMM_NAME: timm has no '{name}'. Near: {', '.join(near) or 'none'}."
         )
+
+    def create(**more: Any) -> nn.Module:
+        if pretrained == "timm":
+            return create_pretrained(name, {**kwargs, **more})
+        return timm.create_model(name, **kwargs, **more)
+
+    if output_stride == 32:
+        return create()
+    try:
+        return create(output_stride=output_stride)
+    except (AssertionError, NotImplementedError, TypeError) as error:
+        net = create()  # an error of another cause comes again
+        logger.warning(
+            "timm cannot dilate %s to MODEL.BACKBONE.OUTPUT_STRIDE %d (%s): it keeps its own strides, %s. "
+            "OUTPUT_STRIDE 32 asks for that.",
+            name,
+            output_stride,
+            error or type(error).__name__,
+            net.feature_info.reduction(),  # type: ignore
+        )
+        return net
 
 
 def _resnet_kwargs(stem: str, width: float) -> dict[str, Any]:
-    """timm's arguments for a ResNet's stem and width; nothing for the defaults, so any network accepts them."""
+    """timm's arguments for a ResNet's stem and width; none for the defaults, so any network accepts them."""
     if stem != "7x7" and stem not in DEEP_STEMS:
         raise ValueError(f"MODEL.BACKBONE.STEM is '{stem}'; choose from 7x7, {', '.join(DEEP_STEMS)}.")
     kwargs: dict[str, Any] = {}
@@ -117,11 +150,3 @@ def _resnet_kwargs(stem: str, width: float) -> dict[str, Any]:
     if width != 1.0:
         kwargs["channels"] = tuple(max(1, round(c * width)) for c in (64, 128, 256, 512))
     return kwargs
-
-
-def use_mmseg_dilation(net: nn.Module) -> None:
-    """Undo, in place, the dilation of every basic block's second convolution, as mmsegmentation has it."""
-    for block in net.modules():
-        if isinstance(block, BasicBlock):
-            block.conv2.dilation = (1, 1)
-            block.conv2.padding = (1, 1)

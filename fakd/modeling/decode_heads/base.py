@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,6 +28,16 @@ class ConvBNReLU(nn.Sequential):
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         super().__init__(
             OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), activate=nn.ReLU(inplace=True))
+        )
+
+
+class SeparableConv(nn.Sequential):
+    """A 3x3 convolution per channel and a 1x1 across them, each with batch norm and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, dilation: int = 1) -> None:
+        depthwise = ConvBNReLU(in_channels, in_channels, 3, dilation, groups=in_channels)
+        super().__init__(
+            OrderedDict(depthwise_conv=depthwise, pointwise_conv=ConvBNReLU(in_channels, out_channels))
         )
 
 
@@ -56,10 +67,15 @@ class DecodeHead(nn.Module):
         self.channels = channels
         self.num_classes = num_classes
         self.align_corners = align_corners
-        self.dropout = nn.Dropout2d(dropout) if dropout > 0 else nn.Identity()
+        self.dropout: nn.Module = nn.Dropout2d(dropout) if dropout > 0 else nn.Identity()
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
         nn.init.normal_(self.conv_seg.weight, std=0.01)
-        nn.init.zeros_(self.conv_seg.bias)
+        nn.init.zeros_(self.conv_seg.bias)  # type: ignore[arg-type]
+
+    @classmethod
+    def options(cls, node: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of this head alone, from the config node ``MODEL.SEM_SEG_HEAD``."""
+        return {}
 
     def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
         """(N, A, h, w) from the backbone's maps."""
@@ -73,5 +89,3 @@ class DecodeHead(nn.Module):
     def resize(self, x: Tensor, like: Tensor) -> Tensor:
         """Bilinearly resize a map to the size of another."""
         return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-
-

@@ -16,19 +16,29 @@ class PSPHead(DecodeHead):
     Args:
         in_feature: name of the map.
         pool_scales: side of each pooled map.
+        pool_channels: channels of each pooled map; ``channels`` if not given.
         others: see :class:`DecodeHead`.
     """
 
     def __init__(
-        self, in_channels, channels, num_classes, in_feature="res5", pool_scales=(1, 2, 3, 6), **kwargs
+        self,
+        in_channels,
+        channels,
+        num_classes,
+        in_feature="res5",
+        pool_scales=(1, 2, 3, 6),
+        pool_channels=None,
+        **kwargs,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
         self.in_feature = in_feature
         width = in_channels[in_feature]
+        pool_channels = pool_channels or channels
         self.psp_modules = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvBNReLU(width, channels)) for scale in pool_scales
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvBNReLU(width, pool_channels))
+            for scale in pool_scales
         )
-        self.bottleneck = ConvBNReLU(width + len(pool_scales) * channels, channels, 3)
+        self.bottleneck = ConvBNReLU(width + len(pool_scales) * pool_channels, channels, 3)
 
     def decode(self, stages):
         x = stages[self.in_feature]

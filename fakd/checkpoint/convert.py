@@ -1,0 +1,161 @@
+"""From checkpoints of mmsegmentation and of CIRKD to this project's, key by key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from .layouts import backbone_names, unwrap
+
+# CIRKD's networks want BGR from 0 to 255 minus this mean, and no division.
+CIRKD_MEAN = (104.00698793, 116.66876762, 122.67891434)
+_BN = {"0": "conv", "1": "bn"}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A checkpoint under this project's names.
+
+    Attributes:
+        weights: by the names of :class:`fakd.modeling.Segmentor`.
+        config: config keys that the checkpoint determines, as {key: value}.
+        classes: names of the classes; empty if the file has none.
+        source: "mmsegmentation" or "CIRKD".
+    """
+
+    weights: dict[str, Tensor]
+    config: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    source: str = "mmsegmentation"
+
+
+def convert(content: Mapping[str, Any]) -> Converted:
+    """Converts what a checkpoint file holds.
+
+    Args:
+        content: of mmsegmentation 0.x or 1.x, or of CIRKD; with or without the container and "module.".
+
+    Raises:
+        ValueError: it holds no weights, or those of another kind of network.
+    """
+    weights = unwrap(content)
+    meta = content.get("meta", {})
+    if any(key.startswith("pretrained.") for key in weights):
+        renamed = _from_cirkd(weights)
+        config: dict[str, Any] = {
+            "INPUT.FORMAT": "BGR",
+            "MODEL.PIXEL_MEAN": list(CIRKD_MEAN),
+            "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
+            "MODEL.SEM_SEG_HEAD.ALIGN_CORNERS": True,
+        }
+        source = "CIRKD"
+    elif any(key.startswith("backbone.") for key in weights):
+        renamed, config, source = _from_mmseg(weights), {}, "mmsegmentation"
+        align_corners = _align_corners(meta)
+        if align_corners is not None:
+            config["MODEL.SEM_SEG_HEAD.ALIGN_CORNERS"] = align_corners
+    else:
+        raise ValueError(
+            f"no key begins with 'backbone.' (mmsegmentation) or 'pretrained.' (CIRKD); the first is "
+            f"'{next(iter(weights))}'. For ImageNet weights of a backbone set MODEL.BACKBONE.PRETRAINED."
+        )
+    if "decode_head.conv_seg.weight" in renamed:
+        config["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(renamed["decode_head.conv_seg.weight"])
+    return Converted(renamed, config, _classes(meta), source)
+
+
+def check_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Demands that every weight has its place in the model and the other way round.
+
+    Raises:
+        ValueError: listing every key that is missing, unexpected or of another shape.
+    """
+    own = model.state_dict()
+    problems = {
+        "missing": [k for k in own if k not in weights],
+        "unexpected": [k for k in weights if k not in own],
+        "of another shape": [
+            f"{k} {tuple(weights[k].shape)}, not {tuple(own[k].shape)}"
+            for k in own
+            if k in weights and weights[k].shape != own[k].shape
+        ],
+    }
+    if any(problems.values()):
+        lines = [f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in problems.items() if keys]
+        raise ValueError("the checkpoint does not fit the config.\n" + "\n".join(lines))
+
+
+def _from_mmseg(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The heads' names are the same; a missing counter of batch norm, which nothing reads, is not added."""
+    prefix = "backbone."
+    _, names = backbone_names(k.removeprefix(prefix) for k in weights if k.startswith(prefix))
+    return {
+        f"backbone.net.{names[k.removeprefix(prefix)]}" if k.startswith(prefix) else k: v
+        for k, v in weights.items()
+    }
+
+
+def _from_cirkd(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    body = {
+        k: re.sub(r"^pretrained\.(net\.)?", "", k)
+        for k in weights
+        # The ImageNet classifier, which its networks carry along unused.
+        if k.startswith("pretrained.") and not re.match(r"pretrained\.(net\.)?(fc|classifier)\.", k)
+    }
+    _, names = backbone_names(body.values())
+    renamed = {f"backbone.net.{names[key]}": weights[k] for k, key in body.items()}
+    for key, value in weights.items():
+        if not key.startswith("pretrained."):
+            renamed[_cirkd_head_name(key)] = value
+    return renamed
+
+
+def _cirkd_head_name(key: str) -> str:
+    """This project's name of a weight in CIRKD's heads; an unknown one stays, and is found by the check."""
+    module, _, leaf = key.rpartition(".")
+    direct = {
+        "head.classifier": "decode_head.conv_seg",
+        "head.block.4": "decode_head.conv_seg",
+        "auxlayer.block.4": "auxiliary_head.conv_seg",
+    }
+    if module in direct:
+        return f"{direct[module]}.{leaf}"
+    if match := re.fullmatch(r"head\.aspp\.b4\.gap\.([12])", module):
+        return f"decode_head.image_pool.1.{_BN[str(int(match[1]) - 1)]}.{leaf}"
+    for pattern, target in (
+        (r"head\.aspp\.b([0-3])\.(?:block\.)?([01])", "decode_head.aspp_modules.{}"),
+        (r"head\.aspp\.(project)\.([01])", "decode_head.project"),
+        (r"head\.psp\.conv([1-4])\.([01])", "decode_head.psp_modules.{}.1"),
+        (r"head\.(block)\.([01])", "decode_head.bottleneck"),
+        (r"auxlayer\.(block)\.([01])", "auxiliary_head.convs.0"),
+    ):
+        if match := re.fullmatch(pattern, module):
+            first = int(match[1]) - 1 if "psp" in pattern else match[1]  # its names count from 1
+            return f"{target.format(first)}.{_BN[match[2]]}.{leaf}"
+    return key
+
+
+def _align_corners(meta: Mapping[str, Any]) -> bool | None:
+    """How the heads resize, if the config text in the checkpoint says it.
+
+    Raises:
+        ValueError: the heads of one checkpoint differ.
+    """
+    text = str(meta.get("config") or meta.get("cfg") or "")
+    said = set(re.findall(r"""align_corners['"]?\s*[=:]\s*(True|False)""", text))
+    if len(said) > 1:
+        raise ValueError(
+            "the checkpoint's config sets align_corners to True and to False; this project has one value "
+            "for all heads, MODEL.SEM_SEG_HEAD.ALIGN_CORNERS."
+        )
+    return said.pop() == "True" if said else None
+
+
+def _classes(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    described = meta.get("dataset_meta") or {}
+    names = meta.get("CLASSES") or described.get("classes") or described.get("CLASSES") or ()
+    return tuple(str(name) for name in names)

@@ -1,0 +1,79 @@
+"""DeepLabV3's and DeepLabV3+'s heads, in mmsegmentation's shape."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ...registry import DECODE_HEAD_REGISTRY
+from .base import ConvBNReLU, DecodeHead, SeparableConv
+
+
+@DECODE_HEAD_REGISTRY.register()
+class ASPPHead(DecodeHead):
+    """Convolutions of several dilations beside the mean over the map (Chen et al. 2017), DeepLabV3.
+
+    Args:
+        in_feature: name of the map.
+        dilations: of the branches; 1 is a 1x1 convolution.
+        others: see :class:`DecodeHead`.
+    """
+
+    def __init__(
+        self, in_channels, channels, num_classes, in_feature="res5", dilations=(1, 12, 24, 36), **kwargs
+    ) -> None:
+        super().__init__(in_channels, channels, num_classes, **kwargs)
+        self.in_feature = in_feature
+        width = in_channels[in_feature]
+        self.image_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvBNReLU(width, channels))
+        self.aspp_modules = nn.ModuleList(self.branch(width, channels, dilation) for dilation in dilations)
+        self.bottleneck = ConvBNReLU((len(dilations) + 1) * channels, channels, 3)
+
+    @classmethod
+    def options(cls, node):
+        return {"dilations": tuple(node.DILATIONS)}
+
+    @staticmethod
+    def branch(in_channels: int, channels: int, dilation: int) -> nn.Module:
+        return ConvBNReLU(in_channels, channels, 1 if dilation == 1 else 3, dilation)
+
+    def decode(self, stages):
+        x = stages[self.in_feature]
+        pooled = self.resize(self.image_pool(x), like=x)
+        return self.bottleneck(torch.cat([pooled, *(branch(x) for branch in self.aspp_modules)], dim=1))
+
+
+@DECODE_HEAD_REGISTRY.register()
+class DepthwiseSeparableASPPHead(ASPPHead):
+    """ASPP of separable convolutions and a decoder on the finest map (Chen et al. 2018), DeepLabV3+.
+
+    Args:
+        c1_feature: name of the finest map.
+        c1_channels: what it is reduced to.
+        others: see :class:`ASPPHead`.
+    """
+
+    def __init__(
+        self, in_channels, channels, num_classes, c1_feature="res2", c1_channels=48, **kwargs
+    ) -> None:
+        super().__init__(in_channels, channels, num_classes, **kwargs)
+        self.c1_feature = c1_feature
+        self.c1_bottleneck = ConvBNReLU(in_channels[c1_feature], c1_channels)
+        self.sep_bottleneck = nn.Sequential(
+            SeparableConv(channels + c1_channels, channels), SeparableConv(channels, channels)
+        )
+
+    @classmethod
+    def options(cls, node):
+        return {**super().options(node), "c1_channels": node.C1_CHANNELS}
+
+    @staticmethod
+    def branch(in_channels: int, channels: int, dilation: int) -> nn.Module:
+        if dilation == 1:
+            return ConvBNReLU(in_channels, channels)
+        return SeparableConv(in_channels, channels, dilation)
+
+    def decode(self, stages):
+        c1 = self.c1_bottleneck(stages[self.c1_feature])
+        coarse = self.resize(super().decode(stages), like=c1)
+        return self.sep_bottleneck(torch.cat([coarse, c1], dim=1))

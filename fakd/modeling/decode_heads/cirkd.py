@@ -1,0 +1,77 @@
+"""Heads of CIRKD's networks, which carry the names of known ones and differ from them."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ...registry import DECODE_HEAD_REGISTRY
+from .aspp import ASPPHead
+from .base import ConvBNReLU, DecodeHead
+from .psp import PSPHead
+
+
+@DECODE_HEAD_REGISTRY.register()
+class CIRKDDeepLabHead(DecodeHead):
+    """CIRKD's DeepLabV3: the branches are joined by a 1x1 convolution, and a 3x3 one follows.
+
+    Dropout takes single values, not channels, here and in front of the classifier; use it with
+    ``align_corners``.
+
+    Args:
+        in_feature: name of the map.
+        dilations: of the branches; 1 is a 1x1 convolution.
+        project_dropout: behind the 1x1 convolution.
+        others: see :class:`DecodeHead`.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        channels,
+        num_classes,
+        in_feature="res5",
+        dilations=(1, 12, 24, 36),
+        project_dropout=0.5,
+        dropout=0.1,
+        **kwargs,
+    ) -> None:
+        super().__init__(in_channels, channels, num_classes, dropout=dropout, **kwargs)
+        self.dropout = nn.Dropout(dropout)
+        self.in_feature = in_feature
+        width = in_channels[in_feature]
+        self.aspp_modules = nn.ModuleList(ASPPHead.branch(width, channels, d) for d in dilations)
+        self.image_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvBNReLU(width, channels))
+        self.project = ConvBNReLU((len(dilations) + 1) * channels, channels)
+        self.project_dropout = nn.Dropout(project_dropout)
+        self.bottleneck = ConvBNReLU(channels, channels, 3)
+
+    @classmethod
+    def options(cls, node):
+        return {"dilations": tuple(node.DILATIONS)}
+
+    def decode(self, stages):
+        x = stages[self.in_feature]
+        branches = [branch(x) for branch in self.aspp_modules]
+        joined = self.project(torch.cat([*branches, self.resize(self.image_pool(x), like=x)], dim=1))
+        return self.bottleneck(self.project_dropout(joined))
+
+
+@DECODE_HEAD_REGISTRY.register()
+class CIRKDPSPHead(PSPHead):
+    """CIRKD's PSPNet: each pooled map has a quarter of the backbone's channels.
+
+    Dropout takes single values, not channels; use it with ``align_corners``.
+    """
+
+    def __init__(self, in_channels, channels, num_classes, in_feature="res5", dropout=0.1, **kwargs) -> None:
+        super().__init__(
+            in_channels,
+            channels,
+            num_classes,
+            in_feature=in_feature,
+            pool_channels=in_channels[in_feature] // 4,
+            dropout=dropout,
+            **kwargs,
+        )
+        self.dropout = nn.Dropout(dropout)

@@ -1,0 +1,25 @@
+"""HRNet's head."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ...registry import DECODE_HEAD_REGISTRY
+from .base import ConvBNReLU, DecodeHead
+
+
+@DECODE_HEAD_REGISTRY.register()
+class HRNetHead(DecodeHead):
+    """One 1x1 convolution on all maps, brought to the finest one's size (Wang et al. 2019), HRNetV2.
+
+    The published networks have as many channels here as all maps together, and no dropout.
+    """
+
+    def __init__(self, in_channels, channels, num_classes, **kwargs) -> None:
+        super().__init__(in_channels, channels, num_classes, **kwargs)
+        self.convs = nn.Sequential(ConvBNReLU(sum(in_channels.values()), channels))
+
+    def decode(self, stages):
+        finest, *others = stages.values()
+        return self.convs(torch.cat([finest, *(self.resize(x, like=finest) for x in others)], dim=1))
