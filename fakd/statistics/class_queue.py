@@ -29,9 +29,10 @@ class SharedRandom(nn.Module):
 
     @torch.no_grad()
     def forward(self, count: int) -> Tensor:
-        """(count,) int64 in [0, 2^63)."""
+        """(count,) int64 in [0, 2^63); in evaluation the same again."""
         x = torch.arange(1, count + 1, device=self.state.device) * -0x61C8864680B583EB + self.state
-        self.state.copy_(x[-1])
+        if self.training:
+            self.state.copy_(x[-1])
         x = (x ^ _shift(x, 30)) * -0x40A7B892E31B1A47
         x = (x ^ _shift(x, 27)) * -0x6B2FB644ECCEEE15
         return _shift(x ^ _shift(x, 31), 1)
