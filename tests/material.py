@@ -6,7 +6,9 @@ from torch import Tensor
 
 from fakd.config import add_fakd_config
 from fakd.losses import DistillLoss
+from fakd.modeling import FCNHead, Segmentor, TimmBackbone
 from fakd.modeling.build import build_distill_losses
+from fakd.registry import DECODE_HEAD_REGISTRY
 from fakd.structures import LossInputs, SegOutput, SegSpec
 
 VOID = 255
@@ -18,7 +20,7 @@ def seg_spec(num_classes=5, channels=8, width=6) -> SegSpec:
     return SegSpec(num_classes, channels, stages, has_aux=True)
 
 
-def seg_output(spec: SegSpec, n=2, size=(7, 9), seed=0, dtype=torch.float32, leaves=True) -> SegOutput:
+def seg_output(spec: SegSpec, n=2, size=(7, 9), seed=0, dtype=torch.float32, device="cpu") -> SegOutput:
     """Random maps of a network of head stride 8; the logits are linear in the feature, as they must be.
 
     Args:
@@ -27,12 +29,15 @@ def seg_output(spec: SegSpec, n=2, size=(7, 9), seed=0, dtype=torch.float32, lea
         size: (h, w) of the feature; stages are 2, 1, 1 and 1 times that large.
         seed: of the numbers.
         dtype: of every map.
-        leaves: whether the feature, the classifier, the auxiliary scores and the stages ask for a gradient.
+        device: where they are; drawn on the CPU.
+
+    Returns:
+        Maps whose leaves (feature, classifier, auxiliary scores and stages) ask for a gradient.
     """
     g = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=g, dtype=torch.float64).to(dtype).requires_grad_(leaves)
+        return torch.randn(shape, generator=g, dtype=torch.float64).to(device, dtype).requires_grad_()
 
     h, w = size
     feature = draw(n, spec.feature_channels, h, w)
@@ -45,12 +50,11 @@ def seg_output(spec: SegSpec, n=2, size=(7, 9), seed=0, dtype=torch.float32, lea
     return SegOutput(logits, feature, weight, bias, draw(n, spec.num_classes, h, w), stages)
 
 
-def draw_labels(n=2, size=(7, 9), num_classes=5, seed=0, void=0.2) -> Tensor:
+def draw_labels(n=2, size=(7, 9), num_classes=5, seed=0, void=0.2, device="cpu") -> Tensor:
     """(N, h, w) labels with a share of void."""
     g = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, num_classes, (n, *size), generator=g)
-    labels[torch.rand(n, *size, generator=g) < void] = VOID
-    return labels
+    return labels.masked_fill_(torch.rand(n, *size, generator=g) < void, VOID).to(device)
 
 
 def loss_inputs(student: SegOutput, teacher: SegOutput, labels: Tensor, progress=0.5) -> LossInputs:
@@ -67,3 +71,21 @@ def build_loss(name: str, student: SegSpec, teacher: SegSpec, **options) -> Dist
         assert key in cfg.KD[name], f"KD.{name} has no key {key}"
         cfg.KD[name][key] = value
     return build_distill_losses(cfg, student, teacher)[name]
+
+
+def small_segmentor(
+    width=0.0625, channels=8, num_classes=5, head="PSPHead", input_format="RGB", seed=0, **options
+) -> Segmentor:
+    """A ResNet-18 of a few channels with a decode head and an auxiliary one, in training mode."""
+    torch.manual_seed(seed)
+    backbone = TimmBackbone(name="resnet18", output_stride=8, width=width)
+    in_channels = {name: shape.channels for name, shape in backbone.output_shape().items()}
+    options = {"pixel_mean": (120.0, 110.0, 100.0), "pixel_std": (60.0, 50.0, 40.0), **options}
+    return Segmentor(
+        backbone=backbone,
+        decode_head=DECODE_HEAD_REGISTRY.get(head)(in_channels, channels, num_classes),
+        auxiliary_head=FCNHead(in_channels, channels, num_classes),
+        auxiliary_weight=0.4,
+        input_format=input_format,
+        **options,
+    )

@@ -207,7 +207,7 @@ def test_classifier_gradient_is_the_numerical_one():
                 LossInputs(student, SegOutput(g.teacher, g.feature, g.weight), g.labels, g.valid, 0.5)
             )
 
-        assert torch.autograd.gradcheck(value, (g.weight.clone().requires_grad_(),))
+        assert torch.autograd.gradcheck(value, (g.weight.clone().requires_grad_(),), fast_mode=True)
 
 
 def test_lambda_follows_its_schedule():
