@@ -4,18 +4,23 @@ from dataclasses import dataclass
 
 from ..functional.divergence import channel_kl
 from ..functional.resize import aligned_logits
+from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
+from ._taps import tapped
 from .base import DistillLoss, option
 
 
 @DISTILL_LOSS_REGISTRY.register()
 class CWD(DistillLoss):
-    """KL divergence over the pixels of every channel of the logits (Shu et al. 2021; FAKD's Eq. 2).
+    """KL divergence over the pixels of every channel (Shu et al. 2021; FAKD's Eq. 2).
 
-        tau^2 / (N K) sum_n sum_c sum_i P_nci (log P_nci - log Q_nci)
+        tau^2 / (N C) sum_n sum_c sum_i P_nci (log P_nci - log Q_nci)
 
-    with P and Q the softmaxes over the pixels of image n of channel c over tau. Images do not mix. Void
-    pixels take part unless ``mask_ignored``.
+    with P and Q the softmaxes over the pixels of image n of channel c over tau. Images do not mix. The
+    channels are those of the logits, of the feature in front of the classifier, or both with
+    ``feature_factor`` between them. Features of different widths meet in the teacher's channels: the
+    student's pass a 1x1 convolution, and C counts what comes out of it. CIRKD divides by what goes in
+    (``divide_by: student``). Void pixels take part unless ``mask_ignored``.
     """
 
     paper = "Shu et al. 2021; FAKD Eq. 2"
@@ -24,9 +29,33 @@ class CWD(DistillLoss):
     class Config(DistillLoss.Config):
         weight: float = option(3.0, "factor of this loss in the sum; the authors' for tau 4")
         tau: float = option(4.0, "temperature")
+        source: str = option("logits", "maps that are compared: logits, feature or both")
+        feature_factor: float = option(1.0, "factor of the feature's term, beside that of the logits")
+        adapter_norm: bool = option(False, "batch norm and ReLU behind the adapter, as the authors have")
+        divide_by: str = option("projected", "C of the feature's term: projected or, as in CIRKD, student")
         mask_ignored: bool = option(False, "leave void pixels out of both softmaxes")
 
+    def __init__(self, config, student, teacher):
+        super().__init__(config, student, teacher)
+        self.check_choice(config, source=("logits", "feature", "both"), divide_by=("projected", "student"))
+        if config.source != "logits":
+            channels = student.feature_channels, teacher.feature_channels
+            self.adapter = build_adapter("CWD", *channels, norm=config.adapter_norm)
+
     def forward(self, inputs):
-        student, teacher = aligned_logits(inputs.student.logits, inputs.teacher.logits)
         valid = inputs.valid.flatten(1) if self.config.mask_ignored else None
-        return channel_kl(student, teacher, self.config.tau, valid)
+        total = inputs.student.logits.new_zeros(())
+        if self.config.source != "feature":
+            student, teacher = aligned_logits(inputs.student.logits, inputs.teacher.logits)
+            total = total + channel_kl(student, teacher, self.config.tau, valid)
+        if self.config.source != "logits":
+            total = total + self.config.feature_factor * self.feature_term(inputs, valid)
+        return total
+
+    def feature_term(self, inputs, valid):
+        """CWD of the features, the student's behind its adapter."""
+        student, teacher = tapped(inputs, "feature")
+        value = channel_kl(self.adapter(student).flatten(2), teacher.flatten(2), self.config.tau, valid)
+        if self.config.divide_by == "student":
+            value = value * (teacher.shape[1] / student.shape[1])
+        return value

@@ -1,0 +1,167 @@
+"""Relations within a feature map: where it is strong, how alike its pixels are, how near to their class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Elements of a temporary on the CPU, so that it stays in the cache. Elsewhere launches cost more than memory.
+CPU_BLOCK = 1 << 17
+BLOCK = 1 << 24
+
+# A vector shorter than this has no direction: what is left of a difference of equal maps is rounding.
+SHORT = 1e-8
+
+
+def unit(x: Tensor, dim: int, short: float = SHORT, detach_norm: bool = False) -> Tensor:
+    """Vectors along ``dim`` divided by their length; those shorter than ``short`` are zero, without gradient.
+
+    Args:
+        x: any shape.
+        dim: of the vectors.
+        short: the length below which a vector counts as zero.
+        detach_norm: take the length for a constant in the gradient.
+    """
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    if detach_norm:
+        norm = norm.detach()
+    return torch.where(norm > short, x / norm.clamp(min=short), 0)
+
+
+def energy(feature: Tensor) -> Tensor:
+    """(N, 1, h, w) mean over channels of the squares of (N, A, h, w)."""
+    return feature.square().mean(1, keepdim=True)
+
+
+def similarity_gap(student: Tensor, teacher: Tensor) -> Tensor:
+    """Sum over images and pairs of nodes of (s_i . s_j - t_i . t_j)^2.
+
+    Rows of the two similarity matrices are made in blocks, with the gradient beside them, and neither matrix
+    ever exists. The form with products of channels instead of nodes, |S S'|^2 - 2 |S T'|^2 + |T T'|^2, is
+    cheaper but loses its digits when the networks are alike.
+
+    Args:
+        student: (N, A, P) vectors of P nodes. Gradients reach it.
+        teacher: (N, A', P).
+
+    Returns:
+        Scalar, not averaged.
+    """
+    return _SimilarityGap.apply(student, teacher)
+
+
+class _SimilarityGap(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, student, teacher):
+        total = torch.zeros((), dtype=torch.float64, device=student.device)
+        grad = torch.empty_like(student) if ctx.needs_input_grad[0] else None
+        for s, t, out in zip(student, teacher, student if grad is None else grad, strict=True):
+            for rows in _slices(s.shape[1], s.shape[1], s.device):
+                gap = s[:, rows].T @ s
+                gap.addmm_(t[:, rows].T, t, alpha=-1)
+                if grad is not None:
+                    out[:, rows] = s @ gap.T
+                total += gap.square_().sum()
+        ctx.save_for_backward(grad)
+        return total.to(student.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        (grad,) = ctx.saved_tensors
+        return None if grad is None else grad * (4 * g), None
+
+
+def centre_similarity(feature: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Cosine between every pixel and the mean of its class in its image (IFVD's intra-class variation).
+
+    Means are sums over (image, class) segments and the gradient is written out, so time and memory do not
+    grow with the number of classes. At the least the feature is read and its gradient written.
+
+    Args:
+        feature: (N, A, h, w). Gradients reach it, through the pixel and through the mean.
+        labels: (N, h, w) int64 in [0, K], K for void pixels, whose cosine is 1.
+        num_classes: K.
+
+    Returns:
+        (N, h, w).
+    """
+    return _CentreSimilarity.apply(feature, labels, num_classes)
+
+
+class _CentreSimilarity(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, feature, labels, num_classes):
+        ctx.num_classes = num_classes
+        cosine = torch.empty_like(labels, dtype=feature.dtype)
+        saved = []
+        for images in _images(feature):
+            rows, segment = _rows(feature[images], labels[images], num_classes)
+            length, centre, *sizes = _centres(rows, segment, len(labels[images]) * (num_classes + 1))
+            out = cosine[images].view(-1)
+            for part in _slices(len(rows), rows.shape[1], rows.device):
+                out[part] = centre[segment[part]].mul_(rows[part]).sum(1)
+            out /= length
+            saved += [length, centre, *sizes]
+        cosine.masked_fill_(labels == num_classes, 1)
+        ctx.save_for_backward(feature, labels, cosine, *saved)
+        return cosine
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        feature, labels, cosine, *saved = ctx.saved_tensors
+        grad = torch.empty_like(feature, memory_format=torch.contiguous_format)
+        g = g.masked_fill(labels == ctx.num_classes, 0)
+        for i, images in enumerate(_images(feature)):
+            length, centre, size, count = saved[4 * i : 4 * i + 4]
+            rows, segment = _rows(feature[images], labels[images], ctx.num_classes)
+            slope = g[images].reshape(-1)
+            pull, push = slope / length, slope * cosine[images].view(-1)
+            # The gradient into the centre: what its pixels ask for, less the part along the centre itself.
+            through = torch.zeros_like(centre)
+            for part in _slices(len(rows), rows.shape[1], rows.device):
+                through.index_add_(0, segment[part], rows[part] * pull[part, None])
+            along = slope.new_zeros(len(centre)).index_add_(0, segment, push)
+            through = (through - along[:, None] * centre) / (size * count)[:, None]
+            shrink = push / length.square()
+            for part in _slices(len(rows), rows.shape[1], rows.device):
+                y, own = segment[part], rows[part]
+                own.mul_(-shrink[part, None])
+                own.addcmul_(centre[y], pull[part, None])
+                own += through[y]
+            grad[images].movedim(1, -1).copy_(rows.view(*labels[images].shape, -1))
+        return grad, None, None
+
+
+def _rows(feature: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """A copy of the pixels (P, A) and the number of each one's segment, image by image and class by class."""
+    n, a = feature.shape[:2]
+    rows = torch.empty(labels.numel(), a, dtype=feature.dtype, device=feature.device)
+    rows.view(*labels.shape, a).copy_(feature.movedim(1, -1))
+    first = torch.arange(n, device=labels.device) * (num_classes + 1)
+    return rows, (labels + first[:, None, None]).reshape(-1)
+
+
+def _centres(rows: Tensor, segment: Tensor, segments: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Lengths of the pixels (P,), means as unit vectors (S, A), their lengths (S,) and pixel counts (S,)."""
+    mean = rows.new_zeros(segments, rows.shape[1]).index_add_(0, segment, rows)
+    count = rows.new_zeros(segments).index_add_(0, segment, torch.ones_like(rows[:, 0])).add_(1e-6)
+    mean /= count[:, None]
+    size = torch.linalg.vector_norm(mean, dim=1).clamp_(min=SHORT)
+    return torch.linalg.vector_norm(rows, dim=1).clamp_(min=SHORT), mean.div_(size[:, None]), size, count
+
+
+def _images(feature: Tensor) -> list[slice]:
+    """One image at a time on the CPU, to save memory; all at once elsewhere, to save launches."""
+    n = feature.shape[0]
+    return [slice(i, i + 1) for i in range(n)] if feature.device.type == "cpu" else [slice(0, n)]
+
+
+def _slices(rows: int, width: int, device: torch.device) -> Iterator[slice]:
+    """Slices of so many rows of ``width`` entries that a temporary is one block."""
+    step = max(1, (CPU_BLOCK if device.type == "cpu" else BLOCK) // width)
+    return (slice(i, i + step) for i in range(0, rows, step))

@@ -1,0 +1,49 @@
+"""Which map of a network a loss looks at."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..functional.resize import resize_labels, resize_like
+from ..structures import LossInputs, SegOutput, SegSpec
+
+
+def tap_channels(spec: SegSpec, tap: str, key: str) -> int:
+    """Channels of a map given by name.
+
+    Args:
+        spec: of the network.
+        tap: ``feature``, ``logits`` or the name of a stage.
+        key: the config key that named it.
+
+    Raises:
+        ValueError: there is no such map.
+    """
+    known = {"feature": spec.feature_channels, "logits": spec.num_classes, **spec.stage_channels}
+    if tap not in known:
+        raise ValueError(f"{key} is '{tap}', which a network here lacks; choose from {', '.join(known)}.")
+    return known[tap]
+
+
+def tap_map(output: SegOutput, tap: str) -> Tensor:
+    """(N, C, h, w) of a name that :func:`tap_channels` knows."""
+    return {"feature": output.feature, "logits": output.logits, **output.stages}[tap]
+
+
+def tapped(inputs: LossInputs, tap: str) -> tuple[Tensor, Tensor]:
+    """The student's map and the teacher's on the student's grid.
+
+    Raises:
+        ValueError: the two networks saw different numbers of images.
+    """
+    student, teacher = tap_map(inputs.student, tap), tap_map(inputs.teacher, tap)
+    if len(student) != len(teacher):
+        raise ValueError(f"the student's {tap} is of {len(student)} images, the teacher's of {len(teacher)}.")
+    with torch.no_grad():
+        return student, resize_like(teacher.detach(), student)
+
+
+def valid_on(inputs: LossInputs, like: Tensor) -> Tensor:
+    """(N, 1, h, w) bool, the labelled pixels on the grid of a map."""
+    return resize_labels(inputs.valid, like.shape[-2:])[:, None]

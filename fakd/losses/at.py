@@ -1,0 +1,42 @@
+"""Attention transfer."""
+
+from dataclasses import dataclass
+
+from ..functional.relation import energy, unit
+from ..registry import DISTILL_LOSS_REGISTRY
+from ._taps import tap_channels, tapped, valid_on
+from .base import DistillLoss, option
+
+
+@DISTILL_LOSS_REGISTRY.register()
+class AT(DistillLoss):
+    """Where in an image the feature is strong (Zagoruyko and Komodakis 2017).
+
+        1 / (N M) sum_n sum_i (a^S_ni - a^T_ni)^2,    a_n = e_n / |e_n|,    e_ni = mean_c F_nci^2
+
+    A squared difference of unit vectors is divided by M, hence the large weight. No projector is needed.
+    Void pixels take part unless ``mask_ignored``.
+    """
+
+    paper = "Zagoruyko and Komodakis 2017 (AT)"
+
+    @dataclass
+    class Config(DistillLoss.Config):
+        weight: float = option(10000.0, "factor of this loss in the sum; CIRKD's")
+        tap: str = option("feature", "map that is compared: feature, logits or a stage such as res5")
+        mask_ignored: bool = option(False, "leave void pixels out")
+
+    def __init__(self, config, student, teacher):
+        super().__init__(config, student, teacher)
+        for spec in (student, teacher):
+            tap_channels(spec, config.tap, "KD.AT.TAP")
+
+    def forward(self, inputs):
+        maps = [energy(x) for x in tapped(inputs, self.config.tap)]
+        count = maps[0].numel()
+        if self.config.mask_ignored:
+            valid = valid_on(inputs, maps[0])
+            maps = [x * valid for x in maps]
+            count = valid.sum().clamp(min=1)
+        student, teacher = (unit(x.flatten(1), 1) for x in maps)
+        return (student - teacher).square().sum() / count

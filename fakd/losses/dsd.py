@@ -1,0 +1,86 @@
+"""Double similarity distillation."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+
+from ..functional.relation import energy, unit
+from ..functional.resize import check_same_classes, resize_like
+from ..registry import DISTILL_LOSS_REGISTRY
+from ._taps import tap_channels, tapped
+from .base import DistillLoss, option
+
+# Differences of unit vectors in float32 that are shorter than this are rounding.
+EQUAL = 1e-6
+
+
+@DISTILL_LOSS_REGISTRY.register()
+class DSD(DistillLoss):
+    """Pixel-wise and category-wise similarity (Feng et al. 2021, in CIRKD's form).
+
+        PSD = mean over pairs (m, n) of maps of mean_i (d^S_mn - d^T_mn)^2,   d_mn = unit(a_n - a_m)
+        CSD = 1 / (N K^2) sum (R^S R^S' - R^T R^T')^2
+        loss = psd_weight PSD + csd_weight CSD
+
+    a_m is the attention of map m: the mean over channels of its squares as a unit vector over the pixels.
+    The maps are a backbone stage, the feature and the logits, all on the grid of the feature (CIRKD takes
+    the auxiliary logits for the first, or twice the same map where there are none). Row c of R is the
+    softmax over pixels of the channel c of the logits, average-pooled by 2, over tau. Void pixels take part.
+    """
+
+    paper = "Feng et al. 2021 (DSD)"
+
+    @dataclass
+    class Config(DistillLoss.Config):
+        psd_weight: float = option(1000.0, "factor of the pixel-wise term; CIRKD's; 0 leaves it out")
+        csd_weight: float = option(10.0, "factor of the category-wise term; CIRKD's; 0 leaves it out")
+        tap: str = option("res4", "first of the three maps, a stage of both backbones")
+        tau: float = option(4.0, "temperature of the category-wise term")
+
+    def __init__(self, config, student, teacher):
+        super().__init__(config, student, teacher)
+        for spec in (student, teacher):
+            tap_channels(spec, config.tap, "KD.DSD.TAP")
+        if config.tap in ("feature", "logits"):
+            raise ValueError(f"KD.DSD.TAP is '{config.tap}', one of the other two maps; choose a stage.")
+
+    def forward(self, inputs):
+        total = inputs.student.logits.new_zeros(())
+        if self.config.psd_weight:
+            maps = [tapped(inputs, tap) for tap in (self.config.tap, "feature", "logits")]
+            psd = pixel_similarity(*zip(*maps, strict=True), like=inputs.student.feature)
+            self.log_scalar("psd", psd)
+            total = total + self.config.psd_weight * psd
+        if self.config.csd_weight:
+            csd = category_similarity(*tapped(inputs, "logits"), self.config.tau)
+            self.log_scalar("csd", csd)
+            total = total + self.config.csd_weight * csd
+        return total
+
+
+def pixel_similarity(student, teacher, like):
+    """PSD of equally many maps (N, *, *, *) of each network on the grid of ``like``.
+
+    Two maps with the same attention have no direction between them: that pair counts as zero.
+    """
+    attentions = [
+        [unit(resize_like(energy(x), like).flatten(1), 1) for x in maps] for maps in (student, teacher)
+    ]
+    pairs = list(combinations(range(len(student)), 2))
+    total = 0.0
+    for m, n in pairs:
+        s, t = (unit(a[n] - a[m], 1, short=EQUAL) for a in attentions)
+        total = total + (s - t).square().mean()
+    return total / len(pairs)
+
+
+def category_similarity(student, teacher, tau):
+    """CSD of logits (N, K, h, w)."""
+    check_same_classes(student, teacher)
+    rows = [
+        torch.softmax(F.avg_pool2d(x, 2, 2, ceil_mode=True).flatten(2) / tau, 2) for x in (student, teacher)
+    ]
+    s, t = (r @ r.transpose(1, 2) for r in rows)
+    return (s - t).square().mean()

@@ -1,0 +1,42 @@
+"""Feature imitation."""
+
+from dataclasses import dataclass
+
+from ..layers import build_adapter
+from ..registry import DISTILL_LOSS_REGISTRY
+from ._taps import tap_channels, tapped, valid_on
+from .base import DistillLoss, option
+
+
+@DISTILL_LOSS_REGISTRY.register()
+class FitNet(DistillLoss):
+    """Mean squared difference of the features (Romero et al. 2015, in CIRKD's form).
+
+        1 / (N A M) sum (P s - t)^2
+
+    over the A channels of the teacher, with P a 1x1 convolution without bias. CIRKD has it even where
+    channels agree; without ``always_adapt`` it is there only where they differ. Void pixels take part
+    unless ``mask_ignored``.
+    """
+
+    paper = "Romero et al. 2015 (FitNets)"
+
+    @dataclass
+    class Config(DistillLoss.Config):
+        weight: float = option(10.0, "factor of this loss in the sum; CIRKD's")
+        tap: str = option("feature", "map that is compared: feature, logits or a stage such as res5")
+        always_adapt: bool = option(True, "have a convolution where channels agree, too")
+        mask_ignored: bool = option(False, "leave void pixels out")
+
+    def __init__(self, config, student, teacher):
+        super().__init__(config, student, teacher)
+        channels = [tap_channels(spec, config.tap, "KD.FitNet.TAP") for spec in (student, teacher)]
+        self.adapter = build_adapter("FitNet", *channels, always=config.always_adapt)
+
+    def forward(self, inputs):
+        student, teacher = tapped(inputs, self.config.tap)
+        gap = (self.adapter(student) - teacher).square()
+        if not self.config.mask_ignored:
+            return gap.mean()
+        valid = valid_on(inputs, gap)
+        return (gap * valid).sum() / (gap.shape[1] * valid.sum().clamp(min=1))

@@ -1,0 +1,49 @@
+"""Pair-wise term of structured knowledge distillation."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+
+from ..functional.relation import similarity_gap, unit
+from ..registry import DISTILL_LOSS_REGISTRY
+from ._taps import tapped
+from .base import DistillLoss, option
+
+
+@DISTILL_LOSS_REGISTRY.register()
+class SKDSPair(DistillLoss):
+    """How alike the regions of an image are to each other (Liu et al. 2019, section 3.1).
+
+        1 / (N P^2) sum_n sum_ij (s_i . s_j - t_i . t_j)^2
+
+    over the P nodes of image n: the max-pooled feature, divided by its length. A node covers ``scale``
+    times the map in each direction (4 nodes for 64x64), as in the authors' code, or with ``kernel`` so many
+    pixels squared, as in CIRKD's. No projector is needed. Void pixels take part.
+    """
+
+    paper = "Liu et al. 2019 (SKDS), pair-wise"
+
+    @dataclass
+    class Config(DistillLoss.Config):
+        weight: float = option(1.0, "factor of this loss in the sum; the authors' script takes 0.5")
+        scale: float = option(0.5, "size of a node as a share of the map")
+        kernel: int = option(0, "size of a node in pixels, in place of scale; 0 takes scale")
+        detach_norm: bool = option(True, "no gradient through a node's length, as in the authors' code")
+
+    def __init__(self, config, student, teacher):
+        super().__init__(config, student, teacher)
+        if config.kernel < 0 or not 0 < config.scale <= 1:
+            raise ValueError(
+                f"KD.SKDSPair.KERNEL is {config.kernel} and SCALE {config.scale}; give a kernel of at least "
+                "1, or 0 and a scale in (0, 1]."
+            )
+
+    def forward(self, inputs):
+        student, teacher = (self.nodes(x) for x in tapped(inputs, "feature"))
+        return similarity_gap(student, teacher) / (student.shape[0] * student.shape[2] ** 2)
+
+    def nodes(self, feature):
+        """(N, A, h, w) to (N, A, P) unit vectors."""
+        size = [self.config.kernel or max(1, int(self.config.scale * x)) for x in feature.shape[-2:]]
+        pooled = F.max_pool2d(feature, size, size, ceil_mode=True)
+        return unit(pooled.flatten(2), 1, detach_norm=self.config.detach_norm)
