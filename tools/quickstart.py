@@ -30,7 +30,7 @@ def main() -> int:
     spec = StudySpec(
         teacher_config="configs/toyscenes/teacher.yaml",
         student_config="configs/toyscenes/student.yaml",
-        methods=("student", "cwd", "fakd"),
+        methods=("student", "cwd_mmseg", "fakd"),
         seeds=(0,),
         output=output,
         opts=tuple(given.opts),

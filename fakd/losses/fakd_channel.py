@@ -31,8 +31,7 @@ class FAKDChannel(FeatureAugmentedLoss):
 
     @dataclass
     class Config(FeatureAugmentedLoss.Config):
-        weight: float = option(3.0, "factor of this loss in the sum; CWD's for tau 4")
-        tau: float = option(4.0, "temperature, that of CWD")
+        weight: float = option(5.0, "factor of this loss in the sum; CWD's in mmsegmentation, for tau 1")
         offset: str = option("variance", "variance of the logit, or margin: of its lead over the pixel's class")
 
     def __init__(self, config, student, teacher):
