@@ -31,7 +31,7 @@ lint: $(READY)  ## check style and types
 	$(BIN)/mypy
 
 bench: $(READY)  ## measure speed and memory beside plain reference forms
-	$(BIN)/python tools/benchmark.py
+	$(BIN)/python -m benchmarks
 
 doctor:  ## say what is installed and how to mend what is missing
 	@python=$(BIN)/python; [ -x $$python ] || python=python3; $$python tools/doctor.py
