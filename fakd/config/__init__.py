@@ -1,6 +1,16 @@
 """Configuration: detectron2's yacs config with this project's keys."""
 
+from .cells import Cell, find_cell, read_cells
 from .defaults import add_fakd_config
 from .setup import NO_RECIPE, RECIPES, load_config, recipe_path
 
-__all__ = ["NO_RECIPE", "RECIPES", "add_fakd_config", "load_config", "recipe_path"]
+__all__ = [
+    "NO_RECIPE",
+    "RECIPES",
+    "Cell",
+    "add_fakd_config",
+    "find_cell",
+    "load_config",
+    "read_cells",
+    "recipe_path",
+]

@@ -25,8 +25,12 @@ def add_fakd_config(cfg: CN) -> None:
 
 def _add_training(cfg: CN) -> None:
     cfg.SEED = 0  # of initial weights, data order, augmentation and dropout; negative draws one
-    # Modules, by name or path, imported before a config is read, so that what they register can be named in it.
+    # Modules, by name or path, imported before a config is read, so that it can name what they register.
     cfg.PLUGINS = ()
+
+    # One word for how a paper trains and tests: a file of fakd/config/protocols, or the path of one's own.
+    # Recipe, config file and command line win over it.
+    cfg.PROTOCOL = ""
 
     cfg.INPUT.FORMAT = "RGB"
     cfg.INPUT.RANDOM_FLIP = "horizontal"
@@ -60,6 +64,13 @@ def _add_training(cfg: CN) -> None:
     cfg.SOLVER.CHECKPOINT_PERIOD = 1000
     cfg.SOLVER.CHECKPOINT_KEEP = 2  # full states kept; the final and best weights always are
     cfg.TEST.EVAL_PERIOD = 4000
+    # Test in overlapping windows (height, width) at every STRIDE (down, right); (0, 0) takes whole images.
+    cfg.TEST.WINDOW = (0, 0)
+    cfg.TEST.STRIDE = (0, 0)
+    cfg.TEST.SCALES = (1.0,)  # factors of the test size; more than one averages the probabilities
+    cfg.TEST.FLIP = False  # average with the mirrored image
+    # Predictions to write into OUTPUT_DIR/inference/<dataset>: "png" (labels), "json" (COCO run lengths).
+    cfg.TEST.SAVE = ()
 
     cfg.CHECKPOINT = CN()
     # Weights files that are more than tensors can run code when they are read.

@@ -1,6 +1,6 @@
 """From files, a recipe and key-value pairs to one config, in that order of precedence from the weakest.
 
-defaults < recipe < config file < command line
+defaults < protocol < recipe < config file < command line
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from detectron2.config import CfgNode, get_cfg
 
 from ..data.datasets.custom import register_custom
 from .defaults import add_fakd_config
+from .protocols import read_protocol
 
 RECIPES = Path(__file__).parent / "recipes"
 NO_RECIPE = "student"  # the recipe of a network that is trained alone
 
 
-def load_config(
-    config_file: str = "", opts: Sequence[str] = (), recipe: Optional[str] = None
-) -> CfgNode:
+def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: Optional[str] = None) -> CfgNode:
     """The config of a run, not frozen.
 
     Args:
@@ -51,6 +50,12 @@ def load_config(
     for plugins in (method.get("PLUGINS", ()), given.get("PLUGINS", ()), pairs.get("PLUGINS", ())):
         _import(plugins)
     add_fakd_config(cfg)  # with a node for every loss, those of the plugins among them
+    protocol = pairs.get("PROTOCOL", given.get("PROTOCOL", ""))
+    train_sets = CfgNode._decode_cfg_value(
+        pairs.get("DATASETS.TRAIN", given.get("DATASETS", {}).get("TRAIN", ()))
+    )
+    for part in read_protocol(protocol, train_sets) if protocol else ():
+        _merge(cfg, CfgNode(part), f"protocol {protocol}")
     _merge(cfg, method, f"recipe {word}")
     if recipe is not None:
         # What the file says of distillation was meant for its own recipe.

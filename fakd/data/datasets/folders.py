@@ -69,7 +69,7 @@ def _by_stem(folder: str, suffix: str) -> dict[str, str]:
     """The images of a folder by name without suffix, sorted."""
     images: dict[str, str] = {}
     for name in sorted(_files(folder)):
-        if not name.lower().endswith(suffix or IMAGE_SUFFIXES):
+        if not (name.endswith(suffix) if suffix else name.lower().endswith(IMAGE_SUFFIXES)):
             continue
         stem = name[: -len(suffix)] if suffix else os.path.splitext(name)[0]
         if stem in images:
