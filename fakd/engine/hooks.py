@@ -1,6 +1,7 @@
 """What happens around each training step."""
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -84,6 +85,33 @@ class RunClock(HookBase):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._earlier = state["wall_clock"]
         self._steps.extend(state["steps"])
+
+
+class TimeIsUp(BaseException):
+    """Ends a training whose TimeLimit is over; no Exception, because nothing went wrong."""
+
+
+class TimeLimit(HookBase):
+    """Makes the step after which the time is up the last one; several ranks agree on it."""
+
+    _PERIOD = 10  # steps between two agreements of several ranks
+
+    def __init__(self, clock: RunClock, max_seconds: float):
+        """
+        Args:
+            clock: of the run.
+            max_seconds: of training, evaluations and earlier processes of the run included.
+        """
+        self._clock, self._max_seconds = clock, max_seconds
+
+    def after_step(self) -> None:
+        if math.isinf(self._max_seconds):
+            return
+        is_over = self._clock.wall_clock() >= self._max_seconds
+        if comm.get_world_size() > 1:
+            is_over = (self.trainer.iter + 1) % self._PERIOD == 0 and any(comm.all_gather(is_over))
+        if is_over:
+            self.trainer.max_iter = self.trainer.iter + 1
 
 
 class BestCheckpointer(hooks.BestCheckpointer):

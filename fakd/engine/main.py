@@ -1,9 +1,13 @@
 """One run: from a config to metrics."""
 
 import logging
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.engine import HookBase
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
@@ -34,6 +38,8 @@ def run(
     config_file: str = "",
     bar: tqdm | None = None,
     quiet: bool = False,
+    extra_hooks: Sequence[HookBase] = (),
+    max_seconds: float = math.inf,
 ) -> dict[str, float]:
     """Trains and evaluates, or continues to, or only evaluates; called by every rank.
 
@@ -45,6 +51,8 @@ def run(
         config_file: noted in the result.
         bar: progress bar to move along, MAX_ITER in all.
         quiet: keep the console for the bar.
+        extra_hooks: called after evaluation and saving, on the first rank.
+        max_seconds: end, as if MAX_ITER were reached, once training took so long.
 
     Returns:
         mIoU, mAcc, aAcc and per class IoU-<class> and Acc-<class> in percent on the first test set, those of
@@ -68,15 +76,20 @@ def run(
         if (result := folder.result()) is not None:
             logger.info(f"The run in '{folder.path}' is finished; nothing to do.")
             return flat_metrics(unnested(result))
-        trainer = _train(cfg, folder, resume, bar)
-        by_set = metrics_by_set(cfg, trainer.last_results)
-        if comm.is_main_process():
-            logger.info("\n" + class_table(by_set))
-            _record(cfg, folder, trainer, by_set, method or cfg.KD.RECIPE or "student", config_file)
-        return flat_metrics(by_set)
+        trainer = prepare(cfg, folder, resume, bar, extra_hooks, max_seconds)
+        trainer.train()
+        return conclude(trainer, folder, method, config_file)
 
 
-def _train(cfg: CfgNode, folder: RunFolder, resume: bool, bar: tqdm | None) -> Trainer:
+def prepare(
+    cfg: CfgNode,
+    folder: RunFolder,
+    resume: bool,
+    bar: tqdm | None = None,
+    extra_hooks: Sequence[HookBase] = (),
+    max_seconds: float = math.inf,
+) -> Trainer:
+    """The trainer of a run, at the iteration from which it trains; see :func:`run`."""
     logger.info(f"Environment:\n{collect_env_info()}\nConfig:\n{cfg.dump()}")
     if comm.is_main_process():
         remove_leftovers(folder.path)
@@ -84,7 +97,7 @@ def _train(cfg: CfgNode, folder: RunFolder, resume: bool, bar: tqdm | None) -> T
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     facts.reset_peak_memory(cfg.MODEL.DEVICE)
-    trainer = Trainer(cfg, bar)
+    trainer = Trainer(cfg, bar, extra_hooks, max_seconds)
     trainer.resume_or_load(resume)
     if resume and trainer.start_iter == 0:
         logger.warning(
@@ -93,8 +106,24 @@ def _train(cfg: CfgNode, folder: RunFolder, resume: bool, bar: tqdm | None) -> T
     teacher = getattr(unwrapped(trainer.model), "teacher", None)
     if teacher is not None and trainer.start_iter == 0:
         check_teacher(teacher, cfg)
-    trainer.train()
     return trainer
+
+
+def conclude(
+    trainer: Trainer, folder: RunFolder, method: str, config_file: str, packed: int = 1
+) -> dict[str, float]:
+    """Writes what a trained run reached; the metrics that :func:`run` returns.
+
+    Args:
+        packed: students that shared this process, and so its time and memory.
+    """
+    cfg = trainer.cfg
+    by_set = metrics_by_set(cfg, trainer.last_results)
+    if comm.is_main_process():
+        logger.info("\n" + class_table(by_set))
+        name = method or cfg.KD.RECIPE or "student"
+        _record(cfg, folder, trainer, by_set, describe(cfg, trainer, by_set, name, config_file, packed))
+    return flat_metrics(by_set)
 
 
 def _record(
@@ -102,8 +131,7 @@ def _record(
     folder: RunFolder,
     trainer: Trainer,
     by_set: dict[str, Metrics],
-    method: str,
-    config_file: str,
+    result: dict[str, Any],
 ) -> None:
     """Writes the sidecars that tell a distillation how good this network is, and last what says "done"."""
     if by_set:
@@ -111,7 +139,7 @@ def _record(
         record_miou(folder.path / "model_final.pth", metrics["mIoU"], name)
         if trainer.best is not None and trainer.best.best_metric is not None:
             record_miou(folder.path / "model_best.pth", trainer.best.best_metric, name)
-    folder.write_result(describe(cfg, trainer, by_set, method, config_file))
+    folder.write_result(result)
 
 
 def load_trained(cfg: CfgNode, weights: str = "") -> nn.Module:

@@ -23,7 +23,12 @@ def metrics_by_set(cfg: CfgNode, results: Mapping[str, Any]) -> dict[str, Metric
 
 
 def describe(
-    cfg: CfgNode, trainer: Trainer, by_set: Mapping[str, Metrics], method: str, config_file: str
+    cfg: CfgNode,
+    trainer: Trainer,
+    by_set: Mapping[str, Metrics],
+    method: str,
+    config_file: str,
+    packed: int = 1,
 ) -> dict[str, Any]:
     """The content of ``result.json``, plain values only."""
     network = unwrapped(trainer.model)
@@ -39,7 +44,7 @@ def describe(
         "train_dataset": ", ".join(cfg.DATASETS.TRAIN),
         "config_file": config_file,
         "output_dir": cfg.OUTPUT_DIR,
-        "iterations": cfg.SOLVER.MAX_ITER,
+        "iterations": trainer.max_iter,
         "batch_size": cfg.SOLVER.IMS_PER_BATCH,
         "crop": [height, width],
         "metrics": next(iter(nested.values()), {}),
@@ -50,6 +55,7 @@ def describe(
         "flops_size": [height, width],
         "seconds_per_iteration": trainer.clock.seconds_per_iteration(),
         "wall_clock": trainer.clock.wall_clock(),
+        "packed": packed,
         "peak_memory_mb": facts.peak_memory_mb(cfg.MODEL.DEVICE),
         "commit": facts.commit(),
         "machine": facts.machine(cfg.MODEL.DEVICE),

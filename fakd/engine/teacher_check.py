@@ -11,7 +11,7 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
 
-from fakd.checkpoint import atomic_write
+from fakd.checkpoint import atomic_write, zoo
 from fakd.data import SemSegMapper
 from fakd.evaluation import SegEvaluator
 
@@ -29,7 +29,11 @@ def recorded_miou(cfg: CfgNode) -> float | None:
     if cfg.KD.TEACHER.MIOU > 0:
         return cfg.KD.TEACHER.MIOU
     sidecar = Path(cfg.KD.TEACHER.WEIGHTS).with_suffix(".json")
-    return json.loads(sidecar.read_text())["mIoU"] if sidecar.is_file() else None
+    entry = json.loads(sidecar.read_text()) if sidecar.is_file() else zoo.find(sidecar.with_suffix(".pth"))
+    # What a published network reaches on its own data says nothing of other data.
+    if entry and entry["dataset"] in zoo.datasets() and not cfg.DATASETS.TEST[0].startswith(entry["dataset"]):
+        return None
+    return entry["mIoU"] if entry else None
 
 
 def check_teacher(teacher: nn.Module, cfg: CfgNode) -> None:

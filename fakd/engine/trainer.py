@@ -1,13 +1,15 @@
 """detectron2's DefaultTrainer with what reproducible training of segmentors and distillers adds."""
 
+import contextlib
+import math
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, create_ddp_model, default_writers, hooks
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, default_writers, hooks
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
@@ -17,9 +19,18 @@ from tqdm import tqdm
 
 from fakd.checkpoint import Checkpointer
 from fakd.data import build_test_loader, build_train_loader
-from fakd.evaluation import SegEvaluator
+from fakd.evaluation import PredictionWriter, SegEvaluator, as_tested
 
-from .hooks import BestCheckpointer, Progress, RunClock, SaveState, StepSeed, StopOnSignal
+from .hooks import (
+    BestCheckpointer,
+    Progress,
+    RunClock,
+    SaveState,
+    StepSeed,
+    StopOnSignal,
+    TimeIsUp,
+    TimeLimit,
+)
 from .logging_hooks import ModelScalars, ProgressBar, Writers
 from .step import StepTrainer
 
@@ -45,11 +56,19 @@ class Trainer(DefaultTrainer):
         best: the best evaluation so far; None where nothing is evaluated or on other ranks than the first.
     """
 
-    def __init__(self, cfg: CfgNode, bar: tqdm | None = None):
+    def __init__(
+        self,
+        cfg: CfgNode,
+        bar: tqdm | None = None,
+        extra_hooks: Sequence[HookBase] = (),
+        max_seconds: float = math.inf,
+    ):
         """
         Args:
-            cfg: see :func:`fakd.config.setup_cfg`.
+            cfg: see :func:`fakd.config.load_config`.
             bar: progress bar to move along.
+            extra_hooks: called after evaluation and saving, on the first rank.
+            max_seconds: end, as if SOLVER.MAX_ITER were reached, once training took so long.
 
         Raises:
             ValueError: two options contradict, or a batch cannot be split as SOLVER.ACCUMULATE asks.
@@ -86,6 +105,7 @@ class Trainer(DefaultTrainer):
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.last_results: dict[str, Any] = {}
         self._bar = bar
+        self._extra_hooks, self._max_seconds = extra_hooks, max_seconds
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[Any]:
@@ -98,6 +118,7 @@ class Trainer(DefaultTrainer):
             Progress(),
             hooks.IterationTimer(),
             self.clock,
+            TimeLimit(self.clock, self._max_seconds),
             hooks.LRScheduler(),
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
         ]
@@ -108,7 +129,7 @@ class Trainer(DefaultTrainer):
                     cfg.TEST.EVAL_PERIOD, self.checkpointer, best_metric_name(cfg.DATASETS.TEST)
                 )
                 result.append(self.best)
-            result.append(save)
+            result += [save, *self._extra_hooks]
         result.append(StopOnSignal(save.save))
         return result + (self._logging_hooks() if comm.is_main_process() else [])
 
@@ -125,7 +146,13 @@ class Trainer(DefaultTrainer):
         """Trains from ``start_iter`` on, which :meth:`resume_or_load` sets."""
         position = self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH
         self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, position))
-        return super().train()
+        with contextlib.suppress(TimeIsUp):
+            return super().train()
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self.iter + 1 == self.max_iter < self.cfg.SOLVER.MAX_ITER:
+            raise TimeIsUp
 
     def after_train(self) -> None:
         self._trainer.reset_data_loader(lambda: None)  # ends the worker processes before the last evaluation
@@ -147,7 +174,16 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return SegEvaluator(dataset_name)
+        evaluators: list[DatasetEvaluator] = [SegEvaluator(dataset_name)]
+        if cfg.TEST.SAVE:
+            folder = f"{cfg.OUTPUT_DIR}/inference/{dataset_name}"
+            evaluators.append(PredictionWriter(dataset_name, folder, cfg.TEST.SAVE))
+        return DatasetEvaluators(evaluators)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> Any:
+        """Evaluates on DATASETS.TEST, whole or in windows, at scales and mirrored, as TEST says."""
+        return super().test(cfg, as_tested(model, cfg), evaluators)
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:

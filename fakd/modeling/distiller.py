@@ -93,12 +93,16 @@ class Distiller(nn.Module):
             return self.student(batched_inputs)
         images = self.student.stack(batched_inputs)
         labels = self.student.stack_labels(batched_inputs)
-        with torch.no_grad():
-            teacher = self.teacher.encode(self.teacher.normalize(self._teacher_channels(images.tensor)))
+        teacher = self.teach(images.tensor, batched_inputs)
         student = self.student.encode(self.student.normalize(images.tensor))
         losses = self.student.losses(student, labels)
         losses.update(self._distillation_losses(student, teacher, labels))
         return losses
+
+    @torch.no_grad()
+    def teach(self, images: Tensor, batched_inputs: list[dict[str, Any]]) -> SegOutput:
+        """What the teacher makes of the images (N, 3, H, W), which are those of ``batched_inputs`` stacked."""
+        return self.teacher.encode(self.teacher.normalize(self._teacher_channels(images)))
 
     def _teacher_channels(self, images: Tensor) -> Tensor:
         """The batch is in the student's channel order; the teacher may have been trained on the other."""
@@ -117,9 +121,7 @@ class Distiller(nn.Module):
                 valid=small != self.student.ignore_value,
                 progress=self._progress,
             )
-            return {
-                f"loss_{name}": loss.config.weight * loss(inputs) for name, loss in self.losses.items()
-            }
+            return {f"loss_{name}": loss.config.weight * loss(inputs) for name, loss in self.losses.items()}
 
     def train(self, mode: bool = True) -> Distiller:
         super().train(mode)

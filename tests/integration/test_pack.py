@@ -1,0 +1,86 @@
+"""Several students on one forward pass of their teacher."""
+
+import json
+
+import pytest
+
+from fakd.engine import PackedRun, run, run_pack, shared_part
+from fakd.modeling import Distiller
+
+from .conftest import assert_same_weights, tiny_config, weights
+
+METHODS = ("cwd", "fakd", "pd")
+SHORT = ("SOLVER.MAX_ITER", "6", "TEST.EVAL_PERIOD", "3", "SOLVER.CHECKPOINT_PERIOD", "2")
+
+
+def config(folder, method, teacher, *opts):
+    return tiny_config(folder / method, *SHORT, *teacher, *opts, recipe=method)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, teacher):
+    """The folder with every run trained by itself."""
+    folder = tmp_path_factory.mktemp("alone")
+    for method in METHODS:
+        run(config(folder, method, teacher))
+    return folder
+
+
+def assert_as_alone(folder, alone, methods=METHODS):
+    for method in methods:
+        assert_same_weights(*(weights(f / method / "model_final.pth") for f in (folder, alone)))
+        results = [json.loads((f / method / "result.json").read_text()) for f in (folder, alone)]
+        assert results[0]["metrics"] == results[1]["metrics"]
+
+
+def test_packed_students_end_as_they_would_alone(tmp_path, alone, teacher):
+    runs = [PackedRun(config(tmp_path, method, teacher)) for method in METHODS]
+    run_pack(runs)
+    assert [each.error for each in runs] == [None] * 3
+    assert_as_alone(tmp_path, alone)
+    assert json.loads((tmp_path / "cwd" / "result.json").read_text())["packed"] == 3
+
+
+def test_the_teacher_looks_at_a_batch_once(tmp_path, teacher, monkeypatch):
+    seen = []
+    teach = Distiller.teach
+    monkeypatch.setattr(Distiller, "teach", lambda self, *args: seen.append(1) or teach(self, *args))
+    run_pack([PackedRun(config(tmp_path, m, teacher, "TEST.EVAL_PERIOD", "0")) for m in METHODS])
+    assert len(seen) == 6
+
+
+def test_a_pack_resumes_from_unequal_checkpoints(tmp_path, alone, teacher):
+    configs = [config(tmp_path, method, teacher) for method in METHODS]
+    run_pack([PackedRun(cfg) for cfg in configs])
+    for method, kept in zip(METHODS, (3, 5, 3), strict=True):
+        (tmp_path / method / "result.json").unlink()
+        for path in (tmp_path / method).glob("model_0*.pth"):
+            if path.name != f"model_{kept:07d}.pth":
+                path.unlink()
+    run_pack([PackedRun(cfg, resume=True) for cfg in configs])
+    assert_as_alone(tmp_path, alone)
+
+
+def test_one_that_fails_leaves_the_others_alone(tmp_path, alone, teacher):
+    recipe = tmp_path / "fails.yaml"
+    recipe.write_text("MODEL: {META_ARCHITECTURE: Distiller}\nKD: {LOSSES: [FailsAt], FailsAt: {AT: 0.5}}\n")
+    fails = PackedRun(tiny_config(tmp_path / "fails", *SHORT, *teacher, recipe=str(recipe)))
+    others = [PackedRun(config(tmp_path, method, teacher)) for method in METHODS[:2]]
+    run_pack([fails, *others])
+    assert isinstance(fails.error, FloatingPointError)
+    assert_as_alone(tmp_path, alone, METHODS[:2])
+    assert not (tmp_path / "fails" / "result.json").exists()
+
+
+def test_what_cannot_be_packed_is_refused(tmp_path, teacher):
+    one, other = config(tmp_path, "cwd", teacher), config(tmp_path, "pd", teacher, "SEED", "1")
+    with pytest.raises(ValueError, match="cannot be packed"):
+        run_pack([PackedRun(one), PackedRun(other)])
+    assert shared_part(tiny_config(tmp_path, recipe="student")) is None
+
+
+def test_a_run_ends_when_its_time_is_up(tmp_path):
+    metrics = run(tiny_config(tmp_path, "SOLVER.MAX_ITER", "1000"), max_seconds=1.0)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert 0 < result["iterations"] < 1000 and metrics["mIoU"] == result["metrics"]["mIoU"]
+    assert (tmp_path / "model_final.pth").exists()
