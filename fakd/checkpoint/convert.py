@@ -76,7 +76,8 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """
     own = model.state_dict()
     problems = {
-        "missing": [k for k in own if k not in weights],
+        # Old torch wrote no counter of batch norm, and nothing reads it.
+        "missing": [k for k in own if k not in weights and not k.endswith("num_batches_tracked")],
         "unexpected": [k for k in weights if k not in own],
         "of another shape": [
             f"{k} {tuple(weights[k].shape)}, not {tuple(own[k].shape)}"
@@ -89,8 +90,20 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         raise ValueError("the checkpoint does not fit the config.\n" + "\n".join(lines))
 
 
+def nested(config: Mapping[str, Any]) -> dict[str, Any]:
+    """{"A.B": value} as {"A": {"B": value}}, the form of a yaml file."""
+    tree: dict[str, Any] = {}
+    for key, value in config.items():
+        *nodes, leaf = key.split(".")
+        node = tree
+        for name in nodes:
+            node = node.setdefault(name, {})
+        node[leaf] = value
+    return tree
+
+
 def _from_mmseg(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The heads' names are the same; a missing counter of batch norm, which nothing reads, is not added."""
+    """The heads' names are the same in both."""
     prefix = "backbone."
     _, names = backbone_names(k.removeprefix(prefix) for k in weights if k.startswith(prefix))
     return {

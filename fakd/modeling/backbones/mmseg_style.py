@@ -6,6 +6,8 @@ every map equals mmsegmentation's to the bit; without them they are far off.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from timm.models.hrnet import HighResolutionModule
 from timm.models.resnet import BasicBlock
@@ -28,10 +30,11 @@ def use_mmseg_style(net: nn.Module, name: str) -> None:
         elif isinstance(module, HighResolutionModule):
             _fuse_bilinearly(module)
     if name.startswith("mobilenetv2_"):
-        for stage in net.get_submodule("blocks").children():
+        stages: Any = net.blocks
+        for stage in stages:
             # A strided first block has half the dilation in timm, so the stage's own is the largest.
-            dilation = max(block.conv_dw.dilation[0] for block in stage.children())
-            for index, block in enumerate(stage.children()):
+            dilation = max(block.conv_dw.dilation[0] for block in stage)
+            for index, block in enumerate(stage):
                 _dilate(block.conv_dw, dilation if index == 0 else 1)
 
 

@@ -15,13 +15,13 @@ from .psp import PSPHead
 class CIRKDDeepLabHead(DecodeHead):
     """CIRKD's DeepLabV3: the branches are joined by a 1x1 convolution, and a 3x3 one follows.
 
-    Dropout takes single values, not channels, here and in front of the classifier; use it with
-    ``align_corners``.
+    Use it with ``align_corners``. In front of the classifier dropout takes whole channels, as in every head here;
+    CIRKD's takes single values, which differs in training alone.
 
     Args:
         in_feature: name of the map.
         dilations: of the branches; 1 is a 1x1 convolution.
-        project_dropout: behind the 1x1 convolution.
+        project_dropout: of single values, behind the 1x1 convolution.
         others: see :class:`DecodeHead`.
     """
 
@@ -33,11 +33,9 @@ class CIRKDDeepLabHead(DecodeHead):
         in_feature="res5",
         dilations=(1, 12, 24, 36),
         project_dropout=0.5,
-        dropout=0.1,
         **kwargs,
     ) -> None:
-        super().__init__(in_channels, channels, num_classes, dropout=dropout, **kwargs)
-        self.dropout = nn.Dropout(dropout)
+        super().__init__(in_channels, channels, num_classes, **kwargs)
         self.in_feature = in_feature
         width = in_channels[in_feature]
         self.aspp_modules = nn.ModuleList(ASPPHead.branch(width, channels, d) for d in dilations)
@@ -59,19 +57,10 @@ class CIRKDDeepLabHead(DecodeHead):
 
 @DECODE_HEAD_REGISTRY.register()
 class CIRKDPSPHead(PSPHead):
-    """CIRKD's PSPNet: each pooled map has a quarter of the backbone's channels.
+    """CIRKD's PSPNet: each pooled map has a quarter of the backbone's channels. Use it with ``align_corners``."""
 
-    Dropout takes single values, not channels; use it with ``align_corners``.
-    """
-
-    def __init__(self, in_channels, channels, num_classes, in_feature="res5", dropout=0.1, **kwargs) -> None:
+    def __init__(self, in_channels, channels, num_classes, in_feature="res5", **kwargs) -> None:
+        pooled = in_channels[in_feature] // 4
         super().__init__(
-            in_channels,
-            channels,
-            num_classes,
-            in_feature=in_feature,
-            pool_channels=in_channels[in_feature] // 4,
-            dropout=dropout,
-            **kwargs,
+            in_channels, channels, num_classes, in_feature=in_feature, pool_channels=pooled, **kwargs
         )
-        self.dropout = nn.Dropout(dropout)

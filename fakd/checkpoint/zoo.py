@@ -1,0 +1,51 @@
+"""The published networks that are known: what they are and what they reach."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@cache
+def zoo() -> dict[str, dict[str, Any]]:
+    """Entries by published file name.
+
+    Each has ``model`` (a file of ``configs/_base_/models``), ``dataset``, ``mIoU`` in percent on its
+    validation images, ``align_corners``, and ``sha256``, the first digits of the file's digest, where it is known.
+    """
+    return yaml.safe_load(Path(__file__).with_name("zoo.yaml").read_text())
+
+
+def find(path: str | Path) -> dict[str, Any] | None:
+    """The entry of a published file, by its name; None if it is not known."""
+    return zoo().get(Path(path).name)
+
+
+def datasets() -> set[str]:
+    """Names of the data the published networks were trained on; those of the splits begin with them."""
+    return {entry["dataset"] for entry in zoo().values()}
+
+
+def check_digest(path: str | Path) -> None:
+    """Compares a known file with its published digest.
+
+    Raises:
+        ValueError: it is another file, or a part of it.
+    """
+    expected = (find(path) or {}).get("sha256")
+    if not expected:
+        return
+    with open(path, "rb") as file:
+        sha256 = hashlib.sha256()
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    digest = sha256.hexdigest()
+    if not digest.startswith(expected):
+        raise ValueError(
+            f"'{path}' has the name of a published file and not its content: its sha256 begins with "
+            f"{digest[:8]}, not {expected}. Fetch it again, or give another file another name."
+        )
