@@ -33,7 +33,7 @@ def write_report(study_folder: str | Path, command: str = "") -> Path:
     folder = Path(study_folder)
     study = read_study(folder)
     title = f"Distillation on {study.datasets[0]}: what the teacher's help was worth"
-    blocks = list(_blocks(study, folder / "panels.png", command))
+    blocks = list(study_blocks(study, folder / "panels.png", command))
     (folder / "pictures").mkdir(exist_ok=True)
     for block in blocks:
         if isinstance(block, Picture):
@@ -48,7 +48,8 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _blocks(study: Study, panels: Path, command: str) -> Iterator[Block]:
+def study_blocks(study: Study, panels: Path | None = None, command: str = "") -> Iterator[Block]:
+    """All there is to say of a study; see :func:`write_report`."""
     yield Text(headline.lead(study), "lead")
     yield Bullets(headline.sentences(study))
     yield Text(tables.circumstances(study), "note")
@@ -71,7 +72,7 @@ def _blocks(study: Study, panels: Path, command: str) -> Iterator[Block]:
         yield Heading("Method against method")
         yield Table(tables.pairs(study))
         yield Text("mIoU of the first minus that of the second at the same seed; ▲ and ▼ as above.", "note")
-    if panels.exists():
+    if panels is not None and panels.exists():
         yield Heading("Examples")
         yield Picture("panels", panels.read_bytes(), "Image, truth, and what each run makes of it.")
     yield from _per_class(study)

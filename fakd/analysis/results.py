@@ -82,19 +82,31 @@ def read_study(folder: Path) -> Study:
         raise FileNotFoundError(
             f"No finished run in '{folder}': expected <run>/seed<k>/result.json there. {' '.join(problems)}"
         )
-    datasets = _datasets(results)
-    curves = [
+    primary = _datasets(results)[0]
+    points = [
         {"run": run, "seed": seed, **point}
         for path, run, seed in _run_folders(folder)
-        for point in _evaluations(path / "metrics.json", datasets[0])
+        for point in _evaluations(path / "metrics.json", primary)
     ]
+    return make_study(results, points, problems + _not_started(seen))
+
+
+def make_study(results: list[dict[str, Any]], points: list[dict[str, Any]], problems: list[str]) -> Study:
+    """A study from its parts.
+
+    Args:
+        results: content of a ``result.json`` with ``run`` and ``seed`` each, one or more.
+        points: rows of ``curves``; may have further columns.
+        problems: see :class:`Study`.
+    """
+    curves = pd.DataFrame(points)
     return Study(
         runs=pd.DataFrame(results).sort_values(["run", "seed"], ignore_index=True),
         scores=pd.DataFrame(_scores(results)).astype(dict.fromkeys(METRICS, float)),
         iou=pd.DataFrame(_class_iou(results), columns=["run", "seed", "dataset", "class", "IoU"]),
-        curves=pd.DataFrame(curves, columns=["run", "seed", "iteration", "mIoU"]),
-        datasets=datasets,
-        problems=problems + _not_started(seen),
+        curves=curves if points else pd.DataFrame(columns=["run", "seed", "iteration", "mIoU", "seconds"]),
+        datasets=_datasets(results),
+        problems=problems,
     )
 
 

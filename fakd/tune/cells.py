@@ -1,0 +1,134 @@
+"""The table of a sweep: a row per pair and run, at equal iterations and time, beside a paper's numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from fakd.analysis.comparison import interval_text, paired_difference, signed
+from fakd.analysis.results import STUDENT, TEACHER, Study
+
+NOTE = (
+    "Percent; mean ± sample standard deviation over seeds. **vs student**: difference to the same student "
+    "without help, seed by seed, with its 95% interval; p is that of the paired t-test (two-sided). **Equal "
+    "iterations** and **equal time** read every run's mIoU at the last evaluation within the iterations, and "
+    "within the seconds of training, that all runs of the pair had; – where none was made by then. Time and "
+    "memory of packed students are those of the whole pack. **Paper**: what the paper reports for this cell."
+)
+
+
+def table(study: Study, pair: str, paper: Mapping[str, list]) -> pd.DataFrame:
+    """Numbers of every run of a pair."""
+    dataset = study.datasets[0]
+    student = study.by_seed(STUDENT, dataset)
+    pupils = [name for name in study.names if name != TEACHER]
+    ends = (
+        study.curves[study.curves["run"].isin(pupils)]
+        .groupby(["run", "seed"])[["iteration", "seconds"]]
+        .max()
+    )
+    limits = ends.min() if len(ends) else pd.Series({"iteration": math.nan, "seconds": math.nan})
+    rows = []
+    for name in study.names:
+        values = study.by_seed(name, dataset)
+        runs = study.runs[study.runs["run"] == name]
+        difference = paired_difference(values, student) if name in study.methods else None
+        rows.append(
+            {
+                "pair": pair,
+                "run": name,
+                "seeds": len(values),
+                "mIoU": values.mean(),
+                "std": values.std(),
+                "mAcc": study.by_seed(name, dataset, "mAcc").mean(),
+                "vs student": difference.mean if difference else math.nan,
+                "95% interval": interval_text(difference),
+                "p": paired_p(values, student) if difference else math.nan,
+                "equal iterations": _at(study, name, "iteration", limits["iteration"]),
+                "equal time": _at(study, name, "seconds", limits["seconds"]),
+                "minutes": runs["wall_clock"].mean() / 60,
+                "memory MB": pd.to_numeric(runs["peak_memory_mb"]).mean(),
+                "paper mIoU": paper.get(name, [math.nan])[0],
+                "paper mAcc": paper.get(name, [math.nan, math.nan])[1],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _at(study: Study, name: str, axis: str, limit: float) -> float:
+    """Mean mIoU of the seeds at the last evaluation not after ``limit``; nan unless every seed has one."""
+    points = study.curves[study.curves["run"] == name]
+    within = points[points[axis] <= limit].sort_values(axis).groupby("seed")["mIoU"].last()
+    return within.mean() if name != TEACHER and len(within) == points["seed"].nunique() else math.nan
+
+
+def paired_p(values: pd.Series, reference: pd.Series) -> float:
+    """Two-sided p of the paired t-test over the seeds both have; nan for fewer than two."""
+    differences = (values - reference).dropna()
+    count, spread = len(differences), differences.std()
+    if count < 2:
+        return math.nan
+    if spread == 0:
+        return 1.0 if differences.mean() == 0 else 0.0
+    return t_test_p(differences.mean() / spread * math.sqrt(count), count - 1)
+
+
+def t_test_p(t: float, freedom: int) -> float:
+    """P(|T| >= \\|t\\|) of Student's t with a whole number of degrees of freedom, by its finite series."""
+    angle = math.atan(abs(t) / math.sqrt(freedom))
+    odd = freedom % 2
+    term = total = math.cos(angle) if odd else 1.0
+    if freedom == 1:
+        total = 0.0
+    for k in range(2 if odd else 1, freedom - 1, 2):
+        term *= k / (k + 1) * math.cos(angle) ** 2
+        total += term
+    within = 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+    return 1 - within
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as texts."""
+    return pd.DataFrame([_texts(row) for row in table.to_dict("records")]).loc[
+        :, lambda texts: ~texts.isin(["–", ""]).all()
+    ]
+
+
+def _texts(row: Mapping[str, Any]) -> dict[str, str]:
+    spread = f" ± {row['std']:.2f}" if row["seeds"] > 1 else " (1 seed)"
+    p = "" if math.isnan(row["p"]) else f"{row['p']:.3f}"
+    return {
+        "pair": row["pair"],
+        "run": row["run"],
+        "mIoU": _number(row["mIoU"]) + spread,
+        "mAcc": _number(row["mAcc"]),
+        "vs student": "" if math.isnan(row["vs student"]) else signed(row["vs student"]),
+        "95% interval": row["95% interval"],
+        "p": p,
+        "equal iterations": _number(row["equal iterations"]),
+        "equal time": _number(row["equal time"]),
+        "wall-clock": f"{row['minutes']:.1f} min",
+        "peak memory": "–" if math.isnan(row["memory MB"]) else f"{row['memory MB']:.0f} MB",
+        "paper mIoU": _number(row["paper mIoU"]),
+        "paper mAcc": _number(row["paper mAcc"]),
+    }
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def latex(table: pd.DataFrame) -> str:
+    """The table as a LaTeX ``tabular`` that needs no package."""
+    special = {"%": r"\%", "_": r"\_", "±": r"$\pm$", "–": "--", "−": "$-$", "&": r"\&"}
+
+    def text(cell: object) -> str:
+        return "".join(special.get(character, character) for character in str(cell))
+
+    texts = shown(table)
+    lines = [" & ".join(map(text, row)) + r" \\" for row in [texts.columns, *texts.to_numpy()]]
+    body = "\n".join([r"\hline", lines[0], r"\hline", *lines[1:], r"\hline"])
+    return f"\\begin{{tabular}}{{ll{'r' * (texts.shape[1] - 2)}}}\n{body}\n\\end{{tabular}}\n"

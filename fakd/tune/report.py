@@ -1,0 +1,151 @@
+"""The report of a sweep, from the JSON lines its trials wrote and from nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fakd.analysis.page import Block, Code, Heading, Picture, Table, Text, to_html, to_markdown
+from fakd.analysis.report import study_blocks
+from fakd.analysis.results import TEACHER, Study, make_study
+from fakd.checkpoint import atomic_write
+
+from . import cells, curves
+from .lines import FOLDER, read_lines
+
+
+def write_sweep_report(output: str | Path, command: str = "") -> Path:
+    """Writes ``report.md``, ``report.html``, ``pictures/``, ``table.csv`` and ``table.tex`` for a sweep.
+
+    Args:
+        output: folder of the sweep.
+        command: what a reader types to get these runs again.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        FileNotFoundError: no sweep lies there, or none of its runs is finished.
+    """
+    output = Path(output)
+    if not (output / "sweep.json").is_file():
+        raise FileNotFoundError(f"No sweep in '{output}': there is no sweep.json.")
+    spec = json.loads((output / "sweep.json").read_text())
+    studies = read_sweep(output)
+    table = pd.concat(
+        [cells.table(study, pair, spec["paper"].get(pair, {})) for pair, study in studies.items()]
+    )
+    blocks = list(_blocks(spec, studies, table, command))
+    (output / "pictures").mkdir(exist_ok=True)
+    for block in blocks:
+        if isinstance(block, Picture):
+            _write(output / "pictures" / f"{block.name}.png", block.png)
+    title = spec["title"] or f"Sweep {output.name}"
+    _write(output / "table.csv", table.to_csv(index=False).encode())
+    _write(output / "table.tex", cells.latex(table).encode())
+    _write(output / "report.md", to_markdown(title, blocks).encode())
+    _write(output / "report.html", to_html(title, blocks).encode())
+    return output / "report.html"
+
+
+def read_sweep(output: Path) -> dict[str, Study]:
+    """A study per pair; a teacher counts for every pair.
+
+    Raises:
+        FileNotFoundError: no run is finished.
+    """
+    pairs: dict[str, list[tuple[dict, list[dict]]]] = {}
+    teachers: list[tuple[dict, list[dict]]] = []
+    for path in sorted((output / FOLDER).glob("*.jsonl")):
+        lines = list(read_lines(path))
+        starts = [line for line in lines if line["event"] == "start"]
+        if starts:
+            place = starts[-1]
+            group = teachers if place["run"] == TEACHER else pairs.setdefault(place["pair"], [])
+            group.append((place, lines))
+    studies = {pair: _study(_teachers_of(runs, teachers) + runs) for pair, runs in pairs.items()}
+    found = {pair: study for pair, study in studies.items() if study is not None}
+    if not found:
+        raise FileNotFoundError(f"No run of the sweep in '{output}' is finished yet.")
+    return found
+
+
+def _teachers_of(runs: list[tuple[dict, list[dict]]], teachers: list) -> list:
+    """The teachers that these runs learn from."""
+    wanted = {place.get("teacher") for place, _ in runs}
+    return [each for each in teachers if each[0]["folder"] in wanted]
+
+
+def _study(runs: list[tuple[dict, list[dict]]]) -> Study | None:
+    results, points, problems = [], [], []
+    for place, lines in runs:
+        key = {"run": place["run"], "seed": place["seed"]}
+        done = [line["result"] for line in lines if line["event"] == "result"]
+        # A resumed run repeats iterations: the later line is the one that counts.
+        reached = {line["iteration"]: line for line in lines if line["event"] == "evaluation"}
+        if done:
+            by_set = done[-1]["metrics_by_dataset"]
+            results.append({**done[-1], **key, "metrics_by_dataset": by_set, "values": place["values"]})
+            points += [
+                {**key, "iteration": i, "mIoU": reached[i]["mIoU"], "seconds": reached[i]["seconds"]}
+                for i in sorted(reached)
+            ]
+        else:
+            problems.append(f"{place['run']}, seed {place['seed']}: {_why(lines)}")
+    return make_study(results, points, problems) if results else None
+
+
+def _why(lines: list[dict[str, Any]]) -> str:
+    end = lines[-1]
+    if "error" in end:
+        return f"{end['event'].replace('_', ' ')}: {end['error']}"
+    reached = max((line.get("iteration", 0) for line in lines), default=0)
+    state = "stopped early by the scheduler" if end["event"] == "stopped" else "not finished"
+    return f"{state} after {reached} iterations."
+
+
+def _blocks(spec: dict, studies: dict[str, Study], table: pd.DataFrame, command: str) -> Iterator[Block]:
+    yield Heading("The table")
+    yield Table(cells.shown(table))
+    yield Text(cells.NOTE, "note")
+    if (table["seeds"] == 1).any():
+        yield Text("**Cells marked “1 seed” rest on a single seed, which proves little.**", "warning")
+    for pair, study in studies.items():
+        label = f" ({pair})" if pair else ""
+        if picture := curves.by_value(study):
+            yield Heading(f"Over the values of a key{label}")
+            yield Picture(
+                f"values{_slug(pair)}", picture, "mIoU over a config key; a bar per standard deviation."
+            )
+        if picture := curves.over_time(study):
+            yield Heading(f"mIoU over time{label}")
+            yield Picture(
+                f"time{_slug(pair)}", picture, "mIoU over seconds of training; the mean over seeds."
+            )
+    for pair, study in studies.items():
+        if pair:
+            yield Heading(f"Pair {pair}")
+        for block in study_blocks(study):
+            yield _renamed(block, pair)
+    if command:
+        yield Heading("How to get these numbers again")
+        yield Code(command)
+
+
+def _renamed(block: Block, pair: str) -> Block:
+    if isinstance(block, Picture) and pair:
+        return Picture(f"{block.name}{_slug(pair)}", block.png, block.caption)
+    return block
+
+
+def _slug(pair: str) -> str:
+    return f"_{pair}" if pair else ""
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(content)
