@@ -24,9 +24,10 @@ class FAKDPixel(FeatureAugmentedLoss):
     with D[c, k] = (w_k - w_c)' Sigma (w_k - w_c) and Sigma that of the summed class c (``class``, as
     Eq. 8 prints it) or of the pixel's own label (``label``, the law of Eq. 6). The teacher's entropy is
     subtracted, so lambda = 0 is exactly PD. At lambda = 1 the bound is nearly twice the expectation it
-    bounds: a surrogate, not an estimate.
+    bounds: a surrogate, not an estimate. With the classifier detached it can diverge, because larger margins
+    make larger variances and those ask for larger margins: keep the gradient then, or set ``max_offset``.
 
-    The other forms add one offset v per logit, of the pixel's label: ``tight`` bounds only the LSE, with
+    The other forms, of which ``shift`` is the default, add one offset v per logit, of the pixel's label: ``tight`` bounds only the LSE, with
     v = (lambda / 2 T^2) w_k' Sigma_y w_k; ``shift`` is PD of the augmented logits z + T v.
     """
 
@@ -34,7 +35,6 @@ class FAKDPixel(FeatureAugmentedLoss):
 
     @dataclass
     class Config(FeatureAugmentedLoss.Config):
-        form: str = option("bound", "bound as in Eq. 8, its tight form, or shift as in Algorithm 1")
         covariance_of: str = option("class", "in the bound: of the summed class, or of the pixel's label")
 
     def __init__(self, config, student, teacher):
