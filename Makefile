@@ -57,6 +57,6 @@ $(READY): setup.cfg pyproject.toml constraints.txt tools/install_detectron2.py t
 	fi
 	@touch $(STARTED)
 	@echo "Installing PyTorch and the other requirements into $(VENV) (5 GB, some minutes)"
-	@$(BIN)/python -m pip install -q --use-pep517 -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -q --use-pep517 -c constraints.txt -e '.[dev,tune]'
 	@PIP_CONSTRAINT=constraints.txt $(BIN)/python tools/install_detectron2.py
 	@mv $(STARTED) $@
