@@ -141,8 +141,8 @@ class _PairwiseKL(torch.autograd.Function):
                 e_s *= share_s[tile.j, rows, None] + share_s[tile.i, keys]
                 e_t *= share_t[tile.j, rows, None] + share_t[tile.i, keys]
                 e_s -= e_t
-                grad[rows].addmm_(e_s, s[keys])
-                grad[tile.others].addmm_(e_s[:, tile.own :].T, s[rows])
+                grad[rows] += e_s @ s[keys]
+                grad[tile.others] += e_s[:, tile.own :].T @ s[rows]
             grad = (grad / tau).view_as(student)
         ctx.save_for_backward(grad)
         return value.to(student.dtype)

@@ -1,0 +1,163 @@
+"""Every loss of this package: formula, options, what it uses and what it costs.
+
+    python -m fakd.losses               print all
+    python -m fakd.losses CWD DIST      print these
+    python -m fakd.losses --markdown    write docs/losses.md
+
+What a loss uses and costs is found by running it on tensors without values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from ..registry import DISTILL_LOSS_REGISTRY, lookup
+from ..structures import LossInputs, SegOutput, SegSpec
+from .base import DistillLoss, config_key
+
+PAGE = Path("docs", "losses.md")
+STAGES = ("res2", "res3", "res4", "res5")
+STUDENT = SegSpec(19, 128, dict(zip(STAGES, (64, 128, 256, 512), strict=True)), has_aux=True)
+TEACHER = SegSpec(19, 512, dict(zip(STAGES, (256, 512, 1024, 2048), strict=True)), has_aux=True)
+IMAGES, SIDE = 2, 64
+SETTING = (
+    f"{IMAGES} images of {STUDENT.num_classes} classes on a {SIDE} x {SIDE} grid, {STUDENT.feature_channels} "
+    f"channels in the student and {TEACHER.feature_channels} in the teacher"
+)
+
+HEAD = f"""# Losses
+
+Written by `python -m fakd.losses --markdown` from the code. A loss is chosen by its name in `KD.LOSSES`; its
+options are keys of the node `KD.<Name>`. Shapes: N images, K classes, A channels in front of the classifier,
+M pixels of the grid the classifier runs on. What a loss uses and costs is that of its default options.
+
+Costs are those of {SETTING}. FLOP are of matrix products and convolutions, forward and
+backward, two per multiply-add; what a loss does element by element is not among them.
+"""
+
+
+def library_losses() -> dict[str, type[DistillLoss]]:
+    """Those of this package, without what a plugin has registered."""
+    own = [loss for _, loss in DISTILL_LOSS_REGISTRY if loss.__module__.startswith(f"{__package__}.")]
+    return {loss.__name__: loss for loss in sorted(own, key=lambda loss: loss.__name__)}
+
+
+def describe(loss: type[DistillLoss]) -> str:
+    """Markdown of one loss."""
+    rows = [f"| `{config_key(f.name)}` | `{f.default}` | {f.metadata['help']} |" for f in fields(loss.Config)]
+    uses, cost = measure(loss)
+    return "\n".join(
+        [
+            f"## {loss.__name__}",
+            "",
+            f"*{loss.paper}*",
+            "",
+            inspect.getdoc(loss) or "",
+            "",
+            "| option | default | |",
+            "|---|---|---|",
+            *rows,
+            "",
+            f"Uses {uses}. Costs {cost}.",
+            "",
+        ]
+    )
+
+
+def markdown(losses: Iterable[type[DistillLoss]]) -> str:
+    return "\n".join([HEAD, *map(describe, losses)])
+
+
+class _Watch(TorchDispatchMode):
+    """Notes which of some tensors take part in an operation, themselves or a view, and counts arithmetic.
+
+    torch's FlopCounterMode does not get along with a loss that calls autograd itself.
+    """
+
+    def __init__(self, names: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._names = {_storage(x): name for name, x in names.items()}
+        self.used: set[str] = set()
+        self.flop = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
+        self.used.update(self._names[_storage(x)] for x in tensors if _storage(x) in self._names)
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.flop += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def _storage(x: Tensor) -> int:
+    return x.untyped_storage()._cdata
+
+
+def measure(loss_class: type[DistillLoss]) -> tuple[str, str]:
+    """What a loss with default options uses of its inputs, and its cost, in words."""
+    student, teacher = _output(STUDENT), _output(TEACHER)
+    labels = torch.zeros(IMAGES, SIDE, SIDE, dtype=torch.int64, device="meta")
+    inputs = LossInputs(student, teacher.detach(), labels, labels > 0, 0.5)
+    named = {"the labels": labels, "the void mask": inputs.valid}
+    for who, output in (("student", student), ("teacher", teacher)):
+        for f in fields(output):
+            value = getattr(output, f.name)
+            if f.name == "stages":
+                named.update({f"the {who}'s {stage}": x for stage, x in value.items()})
+            else:
+                named[f"the {who}'s {f.name}"] = value
+    loss = loss_class(loss_class.Config(), STUDENT, TEACHER).to("meta")
+    with _Watch(named) as watch:
+        loss(inputs).backward()
+    trained = sum(p.numel() for p in loss.parameters() if p.requires_grad)
+    kept = [*loss.buffers(), *(p for p in loss.parameters() if not p.requires_grad)]
+    state = sum(x.numel() * x.element_size() for x in kept)
+    cost = [f"{watch.flop / 1e9:.3g} GFLOP"]
+    cost += [f"{trained / 1e6:.3g} M trained weights"] if trained else []
+    cost += [f"{state / 1e6:.3g} MB of state"] if state else []
+    return _list(sorted(watch.used)), _list(cost)
+
+
+def _output(spec: SegSpec) -> SegOutput:
+    """A network's output without values."""
+
+    def draw(*shape: int) -> Tensor:
+        return torch.zeros(shape, device="meta", requires_grad=True)
+
+    k, a = spec.num_classes, spec.feature_channels
+    maps = {name: draw(IMAGES, c, SIDE, SIDE) for name, c in spec.stage_channels.items()}
+    grid = (IMAGES, k, SIDE, SIDE)
+    return SegOutput(draw(*grid), draw(IMAGES, a, SIDE, SIDE), draw(k, a), draw(k), draw(*grid), maps)
+
+
+def _list(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m fakd.losses", description="The losses of this package.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="losses to print; all if there is none")
+    parser.add_argument("--markdown", action="store_true", help=f"write {PAGE} of all losses instead")
+    options = parser.parse_args(arguments)
+    if options.markdown:
+        temporary = PAGE.with_suffix(".tmp")
+        temporary.write_text(markdown(library_losses().values()), encoding="utf-8")
+        os.replace(temporary, PAGE)
+        return
+    names = options.names or library_losses()
+    print(markdown(lookup(DISTILL_LOSS_REGISTRY, name, "python -m fakd.losses") for name in names))
+
+
+if __name__ == "__main__":
+    main()
