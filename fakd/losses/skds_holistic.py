@@ -61,10 +61,10 @@ class SKDSHolistic(DistillLoss):
         logits = inputs.student.logits
         check_same_classes(logits, inputs.teacher.logits)
         self.check_size(*logits.shape[-2:])
-        student = logits.detach().requires_grad_(logits.requires_grad)
-        with torch.set_grad_enabled(logits.requires_grad):
-            value = -self.critic(student).mean()
-        slope = torch.autograd.grad(value, student)[0] if logits.requires_grad else None
+        trained = torch.is_grad_enabled() and logits.requires_grad
+        student = logits.detach().requires_grad_(trained)
+        value = -self.critic(student).mean()
+        slope = torch.autograd.grad(value, student)[0] if trained else None
         if self.training:
             with torch.no_grad():
                 teacher = resize_like(inputs.teacher.logits, logits)
