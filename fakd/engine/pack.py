@@ -105,14 +105,16 @@ def run_pack(runs: Sequence[PackedRun]) -> None:
 
 class _Pack:
     def __init__(self, runs: Sequence[PackedRun]):
-        self._teacher = _SharedTeacher()
+        self._teacher = SharedTeacher()
         self._feed = _Feed()
         self._members: list[tuple[PackedRun, Trainer]] = []
         for run in runs:
             if run.folder.result() is None:
                 with _noted(run):
                     trainer = prepare(run.cfg, run.folder, run.resume, None, run.extra_hooks)
-                    self._teacher.serve(unwrapped(trainer.model))
+                    distiller = unwrapped(trainer.model)
+                    assert isinstance(distiller, Distiller)  # shared_part() sees to it
+                    self._teacher.serve(distiller)
                     self._members.append((run, trainer))
 
     def train(self) -> None:
@@ -169,7 +171,7 @@ def _noted(run: PackedRun) -> Iterator[None]:
         run.error = run.error or error
 
 
-class _SharedTeacher:
+class SharedTeacher:
     """The first student's teacher; its answer to a batch is kept for all who ask about the same batch."""
 
     def __init__(self) -> None:
@@ -181,7 +183,7 @@ class _SharedTeacher:
         if self._first is None:
             self._first, self._teach = distiller, distiller.teach
         distiller.teacher = self._first.teacher
-        distiller.teach = self.teach  # type: ignore[method-assign]
+        distiller.teach = self.teach  # type: ignore
 
     def teach(self, images: Tensor, batch: list[dict[str, Any]]) -> SegOutput:
         key = tuple(map(id, batch))  # no image dies, and gives its id away, before forget()

@@ -13,6 +13,7 @@ from typing import Any
 
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # paths in configs start from where the user is
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # else anything else on the machine comes first
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the runs write their own
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -113,6 +114,7 @@ def _start_ray(options: Options) -> None:
     if options.address:
         ray.init(address=options.address, runtime_env=paths, **shared)
         return
+    _stay_on_loopback()
     ray.init(
         address="local",
         num_cpus=options.cpus,
@@ -124,6 +126,12 @@ def _start_ray(options: Options) -> None:
         runtime_env=paths,
         **shared,
     )
+
+
+def _stay_on_loopback() -> None:
+    """Ray takes 127.0.0.1 for an address others may not reach only where it believes clusters impossible."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes it starts
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # for this one, which has read it already
 
 
 def _check_resources(wanted: Resources) -> None:
@@ -149,12 +157,12 @@ class _Sweep:
         whole = dataclasses.replace(self._spec.resources, gpus=max(1.0, self._spec.resources.gpus))
         if self._spec.resources.gpus == 0:
             whole = Resources(cpus=max(n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]))
-        for stage in (self._plan.teachers, self._plan.trials):
+        for name, stage in (("teachers", self._plan.teachers), ("trials", self._plan.trials)):
             todo = [trial for trial in stage if not self._is_done(trial)]
-            self._round(_packs(todo, self._spec.pack_size), self._spec.resources, "first")
+            self._round(_packs(todo, self._spec.pack_size), self._spec.resources, name)
             # What ran out of memory gets one more chance with all a device has.
             again = [trial for trial in todo if self._ended_as(trial, "out_of_memory")]
-            self._round([(trial,) for trial in again], whole, "again")
+            self._round([(trial,) for trial in again], whole, f"{name}_again")
             for trial in again:
                 if ended := self._ended_as(trial, "out_of_memory"):
                     append(lines_file(self._output, trial.folder), "failed", error=ended["error"])

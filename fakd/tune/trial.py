@@ -113,9 +113,9 @@ def run_trials(
             if "allocate memory" not in str(error):  # what PyTorch says when the host has no more
                 raise
             return _note(files.values(), "out_of_memory", error)
-    for trial, error in errors.items():
-        if error is not None:
-            _note([files[trial]], "failed", error)
+    for trial, problem in errors.items():
+        if problem is not None:
+            _note([files[trial]], "failed", problem)
     for trial, file in files.items():
         if (result := RunFolder(trial.folder).result()) is not None:
             append(file, "result", result=result)

@@ -1,0 +1,15 @@
+"""All bars: ``python -m benchmarks``."""
+
+import sys
+
+from . import losses, step, sweep, tables
+from .report import Report, main
+
+
+def fill(report: Report) -> None:
+    for part in (losses, tables, step, sweep):
+        part.fill(report)
+
+
+if __name__ == "__main__":
+    sys.exit(main(fill))
