@@ -133,3 +133,15 @@ def test_help_tells_all(tmp_path):
     assert done.returncode == 0
     for word in ("--config-file", "--recipe", "--resume", "--eval-only", "--num-gpus", "KD.TEACHER.WEIGHTS"):
         assert word in done.stdout
+
+
+def test_windows_mirrors_and_written_predictions(tiny, tmp_path):
+    final = ["MODEL.WEIGHTS", tmp_path / "model_final.pth"]
+    metrics = tiny(tmp_path)
+    whole = tiny(tmp_path, *final, "TEST.WINDOW", (96, 128), "TEST.STRIDE", (96, 128), eval_only=True)
+    assert whole == pytest.approx(metrics, nan_ok=True)
+    opts = ["TEST.WINDOW", (64, 64), "TEST.STRIDE", (32, 32), "TEST.FLIP", True, "TEST.SAVE", ("png", "json")]
+    assert 0 <= tiny(tmp_path, *final, *opts, eval_only=True)["mIoU"] <= 100
+    written = tmp_path / "inference" / "tiny_val"
+    entries = json.loads((written / "sem_seg_predictions.json").read_text())
+    assert len(entries) >= len(list(written.glob("*.png"))) > 0

@@ -1,0 +1,84 @@
+"""What all preparations share: they resume, run in parallel, show progress and leave no half-written file."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+from tqdm import tqdm
+
+from fakd.checkpoint import atomic_write
+
+#: Makes one file from another: (source, target).
+Convert = Callable[[str, str], None]
+
+
+def convert_all(jobs: Sequence[tuple[str, str]], convert: Convert, what: str, workers: int = 0) -> int:
+    """Makes the targets that do not exist yet, each of them whole or not at all.
+
+    Args:
+        jobs: (source, target) of every file.
+        convert: picklable.
+        what: word beside the progress bar.
+        workers: processes; 0 takes as many as there are processors.
+
+    Returns:
+        How many files were made now.
+
+    Raises:
+        ValueError: a source is not as expected; the message names it. What is done stays done.
+    """
+    left = [(source, target) for source, target in jobs if not os.path.exists(target)]
+    for folder in {os.path.dirname(target) for _, target in left}:
+        os.makedirs(folder, exist_ok=True)
+    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+        futures = [pool.submit(convert, *job) for job in left]
+        try:
+            for future in tqdm(
+                as_completed(futures), what, len(jobs), unit="file", initial=len(jobs) - len(left)
+            ):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return len(left)
+
+
+def write_label(label: np.ndarray, path: str) -> None:
+    """Writes class ids of one byte as a grey png."""
+    with atomic_write(path) as file:
+        Image.fromarray(label.astype(np.uint8)).save(file, format="png")
+
+
+def write_stems(stems: Sequence[str], path: str | Path) -> None:
+    """Writes a split file, one name a line."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with atomic_write(path, "w") as file:
+        file.writelines(f"{stem}\n" for stem in stems)
+
+
+def need(path: str | Path, remedy: str) -> Path:
+    """The path, which must exist.
+
+    Raises:
+        FileNotFoundError: it does not; the message says what to fetch.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"No '{Path(path).absolute()}'. {remedy}")
+    return Path(path)
+
+
+def fetch(url: str, folder: str | Path, md5: str | None = None) -> None:
+    """Downloads an archive into a folder and unpacks it there; one that is complete is not fetched again.
+
+    Raises:
+        RuntimeError: what came does not have the checksum.
+        OSError: the site cannot be reached.
+    """
+    archive = Path(folder) / url.rpartition("/")[2]
+    if not check_integrity(str(archive), md5):
+        download_url(url, str(folder), archive.name, md5)
+    extract_archive(str(archive), str(folder))

@@ -1,0 +1,84 @@
+"""Predictions as files: label pictures, and run lengths in COCO's format as detectron2 writes them."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pycocotools.mask
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from PIL import Image
+from torch import Tensor
+
+from fakd.checkpoint import atomic_write
+from fakd.data.datasets.colours import colour_map
+
+FORMATS = ("png", "json")
+
+
+class PredictionWriter(DatasetEvaluator):
+    """Writes the predicted class of every pixel; gives no metrics.
+
+    ``<folder>/<image_id>.png`` holds ids as the dataset's own label files have them, with its palette, and
+    ``<folder>/sem_seg_predictions.json`` detectron2's list of ``file_name``, ``category_id`` and
+    ``segmentation`` per image and class.
+
+    Args:
+        dataset_name: registered dataset.
+        folder: to write into.
+        formats: any of "png" and "json".
+
+    Raises:
+        ValueError: a format is none of these.
+    """
+
+    def __init__(self, dataset_name: str, folder: str | Path, formats: Sequence[str]):
+        if unknown := set(formats) - set(FORMATS):
+            raise ValueError(f"TEST.SAVE knows {' and '.join(FORMATS)}, not {', '.join(sorted(unknown))}.")
+        metadata = MetadataCatalog.get(dataset_name)
+        self._folder, self._formats = Path(folder), tuple(formats)
+        ids = range(len(metadata.stuff_classes))
+        # Several ids of the files may mean one class: the first is written.
+        back = {new: old for old, new in reversed((metadata.get("id_map") or {}).items())}
+        self._ids = np.array([back.get(i, i) for i in ids])
+        self._palette = np.zeros((256, 3), np.uint8)
+        if self._ids.max() < 256:
+            self._palette[self._ids] = metadata.get("stuff_colors") or colour_map(len(ids))
+        self.reset()
+
+    def reset(self) -> None:
+        self._entries: list[dict] = []
+
+    def process(self, inputs: list[dict], outputs: list[dict[str, Tensor]]) -> None:
+        for image, output in zip(inputs, outputs, strict=True):
+            label = self._ids[output["sem_seg"].argmax(dim=0).cpu().numpy()]
+            if "png" in self._formats:
+                self._write_picture(label, self._folder / f"{image['image_id']}.png")
+            if "json" in self._formats:
+                self._entries += [_run_lengths(image["file_name"], label, i) for i in np.unique(label)]
+
+    def _write_picture(self, label: np.ndarray, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(label.astype(np.uint8 if self._ids.max() < 256 else np.uint16))
+        if picture.mode == "L":
+            picture.putpalette(self._palette.tobytes())
+        with atomic_write(path) as file:
+            picture.save(file, format="png")
+
+    def evaluate(self) -> None:
+        if "json" not in self._formats:
+            return
+        gathered = comm.gather(self._entries)
+        if comm.is_main_process():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self._folder / "sem_seg_predictions.json", "w") as file:
+                json.dump(list(itertools.chain(*gathered)), file)
+
+
+def _run_lengths(file_name: str, label: np.ndarray, category: int) -> dict:
+    encoded = pycocotools.mask.encode(np.asfortranarray(label == category, dtype=np.uint8))
+    segmentation = {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")}
+    return {"file_name": file_name, "category_id": int(category), "segmentation": segmentation}

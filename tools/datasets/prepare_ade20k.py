@@ -1,0 +1,11 @@
+#!/usr/bin/env python3
+"""Prepares ade20k; --help says what to fetch."""
+
+import sys
+
+from fakd.data.prepare.ade20k import REMEDY, prepare
+from fakd.data.prepare.cli import run_prepare
+from fakd.engine.cli import call_tool
+
+if __name__ == "__main__":
+    sys.exit(call_tool(lambda: run_prepare(prepare, "ade20k", REMEDY)))

@@ -1,0 +1,11 @@
+#!/usr/bin/env python3
+"""Prepares voc2012; --help says what to fetch."""
+
+import sys
+
+from fakd.data.prepare.cli import run_prepare
+from fakd.data.prepare.voc2012 import REMEDY, prepare
+from fakd.engine.cli import call_tool
+
+if __name__ == "__main__":
+    sys.exit(call_tool(lambda: run_prepare(prepare, "voc2012_aug", REMEDY)))
