@@ -13,8 +13,6 @@ K covariances.
 
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -69,45 +67,41 @@ def margin_variance_by_label(weight: Tensor, covariance: Tensor) -> Tensor:
 
 
 class _QuadraticTables(torch.autograd.Function):
-    """Either table from one product Sigma_y w_c, which is also all its gradient needs."""
+    """Either table from the products Sigma_y w_c, which are also all its gradient needs.
+
+    At the least the covariances are read and K^2 A^2 multiply-adds done. A few classes at a time, so that
+    a product that is not kept is never in fresh memory.
+    """
 
     @staticmethod
     def forward(ctx, weight, covariance, margin):
         w = weight.detach().to(covariance.dtype)
-        k, a = w.shape
-        if covariance.dim() == 2:
-            product = covariance[:, :, None] * w.T
-        else:
-            product = (covariance.reshape(k * a, a) @ w.T).view(k, a, k)
-        if margin:  # Sigma_c (w_k - w_c), so that w_k close to w_c does not cancel in the square
-            product -= product.diagonal(dim1=0, dim2=2).T[:, :, None].clone()
-            rows = [
-                (p * (w.T - own[:, :, None])).sum(1)
-                for p, own in zip(product.split(CHUNK), w.split(CHUNK), strict=True)
-            ]
-            table = torch.cat(rows)
-        else:
-            table = torch.cat([(p * w.T).sum(1) for p in product.split(CHUNK)]).T
+        products, rows = [], []
+        for sigma, own in zip(covariance.split(CHUNK), w.split(CHUNK), strict=True):
+            # The difference comes first, so that w_k close to w_c does not cancel in the square.
+            factor = w.T - own[:, :, None] if margin else w.T
+            product = sigma[:, :, None] * factor if sigma.dim() == 2 else sigma @ factor
+            rows.append((product * factor).sum(1))
+            if ctx.needs_input_grad[0]:
+                products.append(product)
         ctx.margin = margin
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(product)
-        return table.clamp(min=0).to(weight.dtype)
+        ctx.save_for_backward(*products)
+        table = torch.cat(rows).clamp_(min=0).to(weight.dtype)
+        return table if margin else table.T
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g):
-        (product,) = ctx.saved_tensors
-        slopes = 2 * (g if ctx.margin else g.T).to(product.dtype)
-        grad = torch.zeros_like(product[0]).T  # (K, A)
+        products = ctx.saved_tensors
+        slopes = 2 * (g if ctx.margin else g.T).to(products[0].dtype)
+        grad, own = torch.zeros_like(products[0][0].T), []
+        for product, slope in zip(products, slopes.split(CHUNK), strict=True):
+            weighted = product * slope[:, None]  # (classes, A, K)
+            grad += weighted.sum(0).T
+            own.append(weighted.sum(2))
         if ctx.margin:
-            grad = grad - torch.cat([(p * s[:, None]).sum(2) for p, s in _chunks(product, slopes)])
-        for p, s in _chunks(product, slopes):
-            grad = grad + (p * s[:, None]).sum(0).T
+            grad -= torch.cat(own)
         return grad.to(g.dtype), None, None
-
-
-def _chunks(product: Tensor, slopes: Tensor):
-    return zip(product.split(CHUNK), slopes.split(CHUNK), strict=True)
 
 
 def augmented_pixel_kl(
@@ -116,7 +110,7 @@ def augmented_pixel_kl(
     table: Tensor,
     labels: Tensor,
     tau: float = 1.0,
-    valid: Optional[Tensor] = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """Sum over pixels of FAKD's augmented PD, Eq. 8, less the teacher's entropy.
 
@@ -171,7 +165,8 @@ class _AugmentedPixelKL(torch.autograd.Function):
             if valid is not None:
                 p *= valid[ns, None, ms]
             here = None if seen is None else seen[ns, None, ms]
-            lse, slope, slope_table = block(z.to(g.dtype), p.to(g.dtype), g[own], here, grad_table is not None)
+            scores, shares = z.to(g.dtype), p.to(g.dtype)
+            lse, slope, slope_table = block(scores, shares, g[own], here, grad_table is not None)
             total += (p * (lse - z + log_p)).sum()
             if grad is not None:
                 grad[ns, :, ms] = slope - p
@@ -203,7 +198,7 @@ def _safe_form(g: Tensor):
     return g, _exact_block if exact else _product_block
 
 
-def _product_block(z: Tensor, p: Tensor, g: Tensor, seen: Optional[Tensor], needs_table: bool):
+def _product_block(z: Tensor, p: Tensor, g: Tensor, seen: Tensor | None, needs_table: bool):
     """LSE_k(z_k + g_ck) as one matrix product of exponentials, with its slopes.
 
     The product cannot fall below exp(-max g), because the largest z_k enters every sum.
@@ -227,14 +222,12 @@ def _product_block(z: Tensor, p: Tensor, g: Tensor, seen: Optional[Tensor], need
     else:
         lse = torch.where(seen, lse, plain.log())
         ratio = ratio * seen
-        spread = torch.where(
-            seen, torch.matmul(table.transpose(1, 2), ratio), p.sum(1, keepdim=True) / plain
-        )
+        spread = torch.where(seen, torch.matmul(table.transpose(1, 2), ratio), p.sum(1, keepdim=True) / plain)
     slope_table = table * torch.matmul(ratio, e.transpose(1, 2)) if needs_table else None
     return lse + z_max, e * spread, slope_table
 
 
-def _exact_block(z: Tensor, p: Tensor, g: Tensor, seen: Optional[Tensor], needs_table: bool):
+def _exact_block(z: Tensor, p: Tensor, g: Tensor, seen: Tensor | None, needs_table: bool):
     """As :func:`_product_block` for offsets of any size, one class c at a time."""
     lse, slope = torch.empty_like(z), torch.zeros_like(z)
     slope_table = z.new_zeros(z.shape[0], *g.shape[1:]) if needs_table else None

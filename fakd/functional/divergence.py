@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -48,8 +47,8 @@ def softmax_kl(
     teacher: Tensor,
     tau: float,
     over: str,
-    valid: Optional[Tensor] = None,
-    offset: Optional[Offset] = None,
+    valid: Tensor | None = None,
+    offset: Offset | None = None,
 ) -> Tensor:
     """Sum of KL(P || Q) over all softmaxes, P of the teacher and Q of the student.
 
@@ -77,13 +76,13 @@ def softmax_kl(
     return _SoftmaxKL.apply(student, teacher, table, labels, valid, tau, over, extra)
 
 
-def pixel_kl(student: Tensor, teacher: Tensor, tau: float = 1.0, valid: Optional[Tensor] = None) -> Tensor:
+def pixel_kl(student: Tensor, teacher: Tensor, tau: float = 1.0, valid: Tensor | None = None) -> Tensor:
     """tau^2 times the mean over pixels of KL over classes; (N, K, M) logits, (N, M) mask."""
     count = student.shape[0] * student.shape[2] if valid is None else valid.sum().clamp(min=1)
     return tau**2 * softmax_kl(student, teacher, tau, "classes", valid) / count
 
 
-def channel_kl(student: Tensor, teacher: Tensor, tau: float = 1.0, valid: Optional[Tensor] = None) -> Tensor:
+def channel_kl(student: Tensor, teacher: Tensor, tau: float = 1.0, valid: Tensor | None = None) -> Tensor:
     """tau^2 times the mean over images and channels of KL over pixels; (N, K, M) logits, (N, M) mask."""
     count = student.shape[0] * student.shape[1]
     return tau**2 * softmax_kl(student, teacher, tau, "pixels", valid) / count
