@@ -32,7 +32,7 @@ class MGD(DistillLoss):
     class Config(DistillLoss.Config):
         weight: float = option(2e-5, "factor of this loss in the sum")
         mask_ratio: float = option(0.75, "share of the pixels that are erased")
-        mask_ignored: bool = option(False, "leave void pixels out of the sum")
+        mask_ignored: bool = option(False, "erase all void pixels and leave them out of the sum")
 
     def __init__(self, config, student, teacher):
         super().__init__(config, student, teacher)
@@ -51,7 +51,6 @@ class MGD(DistillLoss):
         target = resize_like(inputs.teacher.feature, feature)
         n, _, h, w = feature.shape
         kept = torch.rand(n, 1, h, w, device=feature.device) >= self.config.mask_ratio
-        error = (self.generator(feature * kept) - target).square().sum(1)
-        if self.config.mask_ignored:
-            error = error * inputs.valid
-        return error.sum() / n
+        counted = inputs.valid[:, None] if self.config.mask_ignored else torch.ones_like(kept)
+        error = self.generator(feature * (kept & counted)) - target
+        return (error * counted).square().sum() / n
