@@ -2,11 +2,13 @@
 """Runs a sweep: all trials of one file, on this machine or a Ray cluster, and then its report."""
 
 import argparse
+import contextlib
 import shlex
 import sys
 from pathlib import Path
 
 from fakd.engine.cli import call_tool
+from fakd.tune.report import write_sweep_report
 
 EXAMPLES = """
 examples:
@@ -24,44 +26,32 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--spec", required=True, metavar="FILE", help="the sweep; fakd/tune/spec.py has all keys"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="default: output/sweeps/<name of the spec>"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with the sweep in DIR")
-    parser.add_argument("--address", default="", help="of a running Ray cluster, 'auto' to find it")
-    parser.add_argument(
-        "--storage", default="", metavar="PATH", help="of Ray's own records (default: DIR/ray)"
-    )
-    parser.add_argument("--dashboard", action="store_true", help="Ray's dashboard, on this machine only")
-    parser.add_argument("--cpus", type=int, metavar="N", help="cores to use (default: all)")
-    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs to use (default: all)")
+    add = parser.add_argument
+    add("--spec", required=True, metavar="FILE", help="the sweep; fakd/tune/spec.py has all keys")
+    add("--output", type=Path, metavar="DIR", help="default: output/sweeps/<name of the spec>")
+    add("--resume", action="store_true", help="go on with the sweep in DIR")
+    add("--address", default="", help="of a running Ray cluster, 'auto' to find it")
+    add("--storage", default="", metavar="PATH", help="of Ray's own records (default: DIR/ray)")
+    add("--dashboard", action="store_true", help="Ray's dashboard, on this machine only")
+    add("--cpus", type=int, metavar="N", help="cores to use (default: all)")
+    add("--gpus", type=int, metavar="N", help="GPUs to use (default: all)")
     return parser.parse_args()
 
 
 def sweep() -> int:
-    given = parse()
-    from fakd.tune.report import write_sweep_report
-    from fakd.tune.runner import Options, run_sweep
+    given = vars(parse())
+    from fakd.tune.runner import Options, run_sweep  # needs ray, a report does not
     from fakd.tune.spec import read_spec
 
-    options = {key: value for key, value in vars(given).items() if key != "spec"}
-    options["output"] = given.output or Path("output/sweeps", Path(given.spec).stem)
-    spec = read_spec(given.spec)
-    code = run_sweep(spec, Options(**options))
-    print(f"Report: {write_sweep_report(options['output'], shlex.join(['python', *sys.argv]))}")
+    file = given.pop("spec")
+    given["output"] = given["output"] or Path("output/sweeps", Path(file).stem)
+    code = run_sweep(read_spec(file), Options(**given))
+    with contextlib.suppress(FileNotFoundError):  # interrupted before any run was finished
+        print(f"Report: {write_sweep_report(given['output'], shlex.join(['python', *sys.argv]))}")
     return code
 
 
-def report() -> None:
-    from fakd.tune.report import write_sweep_report
-
-    parser = argparse.ArgumentParser(prog="tools/tune.py report", description="Writes the report of a sweep.")
-    parser.add_argument("sweep", metavar="DIR", help="folder of the sweep")
-    print(write_sweep_report(parser.parse_args(sys.argv[2:]).sweep))
-
-
 if __name__ == "__main__":
-    sys.exit(call_tool(report if sys.argv[1:2] == ["report"] else sweep))
+    if sys.argv[1:2] == ["report"] and len(sys.argv) == 3:
+        sys.exit(call_tool(lambda: print(write_sweep_report(sys.argv[2]))))
+    sys.exit(call_tool(sweep))

@@ -160,6 +160,8 @@ class _Sweep:
         for name, stage in (("teachers", self._plan.teachers), ("trials", self._plan.trials)):
             todo = [trial for trial in stage if not self._is_done(trial)]
             self._round(_packs(todo, self._spec.pack_size), self._spec.resources, name)
+            if any(is_open(lines_file(self._output, trial.folder)) for trial in todo):
+                break  # Ctrl-C
             # What ran out of memory gets one more chance with all a device has.
             again = [trial for trial in todo if self._ended_as(trial, "out_of_memory")]
             self._round([(trial,) for trial in again], whole, f"{name}_again")
@@ -208,7 +210,7 @@ class _Sweep:
                 storage_path=storage,
                 failure_config=tune.FailureConfig(max_failures=self._spec.retries),
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-                callbacks=[_Watch(packs, self._output, self._progress)],
+                callbacks=[_Watch(packs, self._output, self._progress, self._spec.scheduler != "none")],
                 verbose=0,
             ),
         )
@@ -252,8 +254,8 @@ def _train(config: dict[str, Any], packs: list[Pack], output: Path, gpus: int) -
 class _Watch(tune.Callback):
     """Shows the table, and notes what a trial whose process is gone cannot."""
 
-    def __init__(self, packs: Sequence[Pack], output: Path, progress: Progress):
-        self._packs, self._output, self._progress = packs, output, progress
+    def __init__(self, packs: Sequence[Pack], output: Path, progress: Progress, may_stop: bool):
+        self._packs, self._output, self._progress, self._may_stop = packs, output, progress, may_stop
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         self._progress.show()
@@ -263,7 +265,8 @@ class _Watch(tune.Callback):
         self._note(trial, "failed", error=text[-1] if text else "its process died")
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._note(trial, "stopped")  # unless the run said itself how it ended
+        if self._may_stop:
+            self._note(trial, "stopped")  # unless the run said itself how it ended
 
     def _note(self, trial: Any, event: str, **content: Any) -> None:
         for each in self._packs[trial.config["pack"]]:

@@ -74,7 +74,7 @@ def sweep(tmp_path_factory):
     """A sweep file with all kinds of trouble, and what its runs give by hand and undisturbed."""
     folder = tmp_path_factory.mktemp("sweep")
     marker = folder / "marker"
-    methods = [trouble(folder, name, marker=str(marker / name), name=name) for name in METHODS]
+    methods = [trouble(folder, name, marker=str(marker / name)) for name in METHODS]
     marker.mkdir()
     for name in METHODS[:3]:
         (marker / name).touch()
@@ -94,20 +94,21 @@ def test_a_killed_sweep_goes_on_and_ends_like_an_undisturbed_one(sweep):
     before = listening()
     process = start(folder, given, output, "--cpus", "2")
     waiting = output / "runs" / "waits" / "seed0"
-    wait_for((waiting / "model_0000001.pth").exists, process)
+    finished = output / "runs" / "student" / "seed0" / "result.json"
+    wait_for(lambda: finished.exists() and (waiting / "model_0000001.pth").exists(), process)
     assert all(a.split(":")[0].endswith("0100007F") for a in listening() - before), "open to other machines"
     pid = last(lines_file(output, waiting), "start")["pid"]
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_for(lambda: not alive(pid), subprocess.Popen(["sleep", "60"]))
-    student = (output / "runs" / "student" / "seed0" / "result.json").stat().st_mtime_ns
+    written = finished.stat().st_mtime_ns
     (marker / "Waits").touch()
 
     process = start(folder, given, output, "--cpus", "2", "--resume")
     told = process.communicate(timeout=600)[0]
     assert process.returncode == 1 and "this never works" in told, told
     assert_same(outcome(folder / "by_hand"), outcome(output))
-    assert (output / "runs" / "student" / "seed0" / "result.json").stat().st_mtime_ns == student
+    assert finished.stat().st_mtime_ns == written
     assert (marker / "Dies").exists() and (marker / "RunsOut").exists()
     text = (output / "report.md").read_text()
     assert "fails, seed 0: failed: this never works" in text and "waits" in text

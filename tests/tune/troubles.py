@@ -16,7 +16,6 @@ class _Trouble(DistillLoss):
     @dataclass
     class Config(DistillLoss.Config):
         marker: str = option("", "a file; the trouble is over once it exists")
-        name: str = option("", "two of one kind differ in it")
 
     def forward(self, inputs):
         if inputs.progress >= 0.5 and not Path(self.config.marker).exists():
