@@ -36,6 +36,14 @@ def test_the_step_runs(monkeypatch):
     assert [bar.number for bar in report.bars] == ["step"] * 12
 
 
+def test_packing_runs(monkeypatch):
+    sweep = pytest.importorskip("benchmarks.sweep", reason="needs detectron2")
+    monkeypatch.chdir(Path(__file__).parents[2])
+    report = Report(tiny=True)
+    sweep.fill(report)
+    assert [bar.number for bar in report.bars] == ["pack"]
+
+
 def test_allocations_are_those_alive_together():
     def step():
         first = torch.ones(1000, dtype=torch.uint8)
