@@ -32,9 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--config-file", required=True, metavar="FILE", help="of configs/_base_/models, or yours"
     )
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="CHECKPOINT.ALLOW_PICKLE True if you trust IN"
-    )
+    parser.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys")
     args = parser.parse_args()
 
     check_digest(args.input)

@@ -15,7 +15,7 @@ def zoo() -> dict[str, dict[str, Any]]:
     """Entries by published file name.
 
     Each has ``model`` (a file of ``configs/_base_/models``), ``dataset``, ``mIoU`` in percent on its
-    validation images, ``align_corners``, and ``sha256``, the first digits of the file's digest, where it is known.
+    validation images, ``align_corners``, and where it is known ``sha256``, the first digits of the digest.
     """
     return yaml.safe_load(Path(__file__).with_name("zoo.yaml").read_text())
 

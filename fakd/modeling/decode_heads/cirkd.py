@@ -15,8 +15,8 @@ from .psp import PSPHead
 class CIRKDDeepLabHead(DecodeHead):
     """CIRKD's DeepLabV3: the branches are joined by a 1x1 convolution, and a 3x3 one follows.
 
-    Use it with ``align_corners``. In front of the classifier dropout takes whole channels, as in every head here;
-    CIRKD's takes single values, which differs in training alone.
+    Use it with ``align_corners``. In front of the classifier dropout takes whole channels, as in every head
+    here; CIRKD's takes single values, which differs in training alone.
 
     Args:
         in_feature: name of the map.
@@ -57,7 +57,7 @@ class CIRKDDeepLabHead(DecodeHead):
 
 @DECODE_HEAD_REGISTRY.register()
 class CIRKDPSPHead(PSPHead):
-    """CIRKD's PSPNet: each pooled map has a quarter of the backbone's channels. Use it with ``align_corners``."""
+    """CIRKD's PSPNet: pooled maps of a quarter of the backbone's channels. Use it with ``align_corners``."""
 
     def __init__(self, in_channels, channels, num_classes, in_feature="res5", **kwargs) -> None:
         pooled = in_channels[in_feature] // 4
