@@ -110,7 +110,9 @@ def make_record(image_file: str, label_file: str, image_id: str) -> dict:
 def shown_size(picture: Image.Image) -> tuple[int, int]:
     """Width and height of a picture as detectron2 reads it, which turns it as its EXIF data says."""
     width, height = picture.size
-    return (height, width) if picture.getexif().get(274) in _TURNED else (width, height)
+    # The base class's method looks at the header; that of a png decodes all its pixels first.
+    turned = Image.Image.getexif(picture).get(274) in _TURNED
+    return (height, width) if turned else (width, height)
 
 
 def read_stems(path: str, remedy: str) -> list[str]:

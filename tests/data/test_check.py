@@ -1,0 +1,111 @@
+"""What the check of a dataset finds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from fakd.data.check import check_dataset
+from fakd.data.datasets.toyscenes import CLASSES, draw_scene
+
+from .conftest import NUM_IMAGES
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def small(dataset):
+    MetadataCatalog.get("small_test").set(stuff_colors=[list(colour) for _, colour in CLASSES])
+    return dataset
+
+
+def test_a_good_dataset_is_counted_and_drawn(small, tmp_path):
+    found = check_dataset("small_test", tmp_path / "sheets" / "small.png", workers=1)
+    labels = np.concatenate([draw_scene(seed)[1].ravel() for seed in range(NUM_IMAGES)])
+    assert found.images == NUM_IMAGES and found.sizes == ((96, 128), (96, 128))
+    assert list(found.pixels.values()) == [(labels == i).sum() for i in [*range(12), 255]]
+    assert found.absent == [name for i, (name, _) in enumerate(CLASSES) if not (labels == i).any()]
+    with Image.open(tmp_path / "sheets" / "small.png") as sheet:
+        assert sheet.size == (1280, 480)
+
+
+def wrong_number(folder):
+    MetadataCatalog.get("small_test").set(num_images=8)
+
+
+def truncated(folder):
+    os.truncate(folder / "images" / "3.png", 5000)
+
+
+def other_size(folder):
+    Image.new("L", (5, 4)).save(folder / "labels" / "3.png")
+
+
+def unknown_id(folder):
+    Image.fromarray(np.full((96, 128), 12, np.uint8)).save(folder / "labels" / "3.png")
+
+
+def sixteen_bits(folder):
+    Image.fromarray(np.full((96, 128), 700, np.uint16)).save(folder / "labels" / "3.png")
+
+
+def colours(folder):
+    Image.new("RGB", (128, 96)).save(folder / "labels" / "3.png")
+
+
+def no_label(folder):
+    os.remove(folder / "labels" / "3.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (wrong_number, "has 7 images here, but 8 were published"),
+        (truncated, r"1 of 7 images.*\n.*images/3\.png"),
+        (other_size, r"labels/3\.png' is 5x4, its image 128x96"),
+        (unknown_id, r"labels/3\.png' holds the ids \[12\], but there are 12 classes"),
+        (sixteen_bits, r"labels/3\.png' holds the ids \[700\]"),
+        (colours, r"labels/3\.png' has mode 'RGB'"),
+        (no_label, r"labels/3\.png"),
+    ],
+)
+def test_what_is_wrong_is_named(small, spoil, error):
+    spoil(small)
+    with pytest.raises((ValueError, FileNotFoundError), match=error):
+        check_dataset("small_test", workers=1)
+
+
+def test_a_palette_is_as_good_as_grey(small):
+    path = small / "labels" / "3.png"
+    with Image.open(path) as label:
+        palette = Image.fromarray(np.array(label))
+    palette.putpalette(list(range(256)) * 3)
+    palette.save(path)
+    assert check_dataset("small_test", workers=1).images == NUM_IMAGES
+
+
+def test_an_unknown_name_is_an_error():
+    with pytest.raises(KeyError, match="nothing"):
+        DatasetCatalog.get("nothing")
+
+
+def test_the_command_ends_with_a_line_that_names_the_file(small):
+    description = small / "mine.yaml"
+    names = ", ".join(name for name, _ in CLASSES)
+    description.write_text(f"classes: [{names}]\nsplits: {{train: {{images: images, labels: labels}}}}\n")
+    other_size(small)
+    command = [
+        sys.executable,
+        str(ROOT / "tools/datasets/check.py"),
+        "--custom",
+        str(description),
+        "--workers",
+        "1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=small)
+    assert done.returncode == 1 and "labels/3.png' is 5x4" in done.stderr
