@@ -20,7 +20,7 @@ def seg_spec(num_classes=5, channels=8, width=6) -> SegSpec:
     return SegSpec(num_classes, channels, stages, has_aux=True)
 
 
-def seg_output(spec: SegSpec, n=2, size=(7, 9), seed=0, dtype=torch.float32, device="cpu") -> SegOutput:
+def seg_output(spec: SegSpec, n=2, size=(9, 11), seed=0, dtype=torch.float32, device="cpu") -> SegOutput:
     """Random maps of a network of head stride 8; the logits are linear in the feature, as they must be.
 
     Args:
@@ -50,7 +50,7 @@ def seg_output(spec: SegSpec, n=2, size=(7, 9), seed=0, dtype=torch.float32, dev
     return SegOutput(logits, feature, weight, bias, draw(n, spec.num_classes, h, w), stages)
 
 
-def draw_labels(n=2, size=(7, 9), num_classes=5, seed=0, void=0.2, device="cpu") -> Tensor:
+def draw_labels(n=2, size=(9, 11), num_classes=5, seed=0, void=0.2, device="cpu") -> Tensor:
     """(N, h, w) labels with a share of void."""
     g = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, num_classes, (n, *size), generator=g)

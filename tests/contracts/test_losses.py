@@ -2,8 +2,8 @@
 
 Inputs are those of a segmentor: see ``material.seg_output``. What depends on the kind of loss:
 
-* A loss without trainable parts is zero for equal networks at progress 0. With trainable parts, such as
-  projectors, there is nothing of the kind to ask.
+* A loss without parameters is zero for equal networks at progress 0. With a projector or a critic there is
+  nothing of the kind to ask.
 * Without a labelled pixel every loss is finite, with a gradient for every trainable parameter. A loss with
   the option ``mask_ignored`` is then exactly zero if it is set, and never depends on void pixels. The others
   may be defined over all pixels, as public code has most of them.
@@ -37,21 +37,27 @@ load_config(opts=["PLUGINS", f"('{TEMPLATE}',)"])  # what outsiders copy keeps t
 LOSSES = dict(DISTILL_LOSS_REGISTRY)
 
 STUDENT, TEACHER = seg_spec(5, 8, width=6), seg_spec(5, 12, width=10)
+# Options without which a loss refuses maps as small as these.
+SMALL = {"SKDSHolistic": {"WIDTHS": (4,)}}
+# Losses with a network that they train themselves, in the forward pass.
+TRAINED_APART = {"SKDSHolistic"}
+# Cases where a loss has nothing to say: a pixel alone is the mean of its class.
+SILENT = {"IFVD": {"one labelled pixel"}}
 
 
 def case_inputs(case, student=STUDENT, teacher=TEACHER, seed=0):
     """Inputs of a kind that has broken a loss somewhere."""
-    size = {"n": 2, "size": (7, 9)}
+    size = {"n": 2, "size": (9, 11)}
     if case == "one image":
         size["n"] = 1
     if case == "odd sizes":
-        size["size"] = (13, 11)
+        size["size"] = (17, 13)
     labels = draw_labels(**size, seed=seed)
     teacher_size = dict(size)
     if case == "finer teacher":
-        teacher_size["size"] = (14, 17)
+        teacher_size["size"] = (18, 21)
     if case == "coarser teacher":
-        teacher_size["size"] = (4, 5)
+        teacher_size["size"] = (5, 6)
     if case == "one class":
         labels = torch.where(labels == VOID, VOID, 3)
     if case == "a class of one pixel":
@@ -99,6 +105,10 @@ def has_mask(name):
     return "mask_ignored" in LOSSES[name].Config.__dataclass_fields__
 
 
+def build(name, student, teacher, **options):
+    return build_loss(name, student, teacher, **SMALL.get(name, {}), **options)
+
+
 def trainable(loss):
     return [p for p in loss.parameters() if p.requires_grad]
 
@@ -119,7 +129,7 @@ def test_it_says_what_it_is(name):
 @pytest.mark.parametrize("case", CASES)
 def test_finite_scalar_with_a_gradient(name, case):
     torch.manual_seed(0)
-    loss = build_loss(name, STUDENT, TEACHER)
+    loss = build(name, STUDENT, TEACHER)
     for step in range(2):  # the second has statistics to rely on
         inputs = case_inputs(case, seed=step)
         value = loss(inputs)
@@ -129,7 +139,7 @@ def test_finite_scalar_with_a_gradient(name, case):
         gradients = [x.grad for x in leaves(inputs.student) if x.grad is not None]
         assert gradients, "nothing of the student gets a gradient"
         assert all(g.isfinite().all() for g in gradients)
-        if case != "all void":
+        if case != "all void" and case not in SILENT.get(name, ()):
             assert any(g.any() for g in gradients)
         for p in trainable(loss):
             assert p.grad is not None and p.grad.isfinite().all()
@@ -139,9 +149,9 @@ def test_finite_scalar_with_a_gradient(name, case):
 
 @every_loss
 def test_zero_for_equal_networks(name):
-    loss = build_loss(name, STUDENT, STUDENT)
-    if trainable(loss):
-        pytest.skip("it has trainable parts between the networks")
+    loss = build(name, STUDENT, STUDENT)
+    if list(loss.parameters()):
+        pytest.skip("it has parameters")
     for step in range(2):
         output = seg_output(STUDENT, seed=step)
         value = loss(loss_inputs(output, output, draw_labels(seed=step), progress=0.0))
@@ -152,7 +162,7 @@ def test_zero_for_equal_networks(name):
 def test_without_labelled_pixels_a_masked_loss_is_zero(name):
     if not has_mask(name):
         pytest.skip("it has no option mask_ignored")
-    loss = build_loss(name, STUDENT, TEACHER, MASK_IGNORED=True)
+    loss = build(name, STUDENT, TEACHER, MASK_IGNORED=True)
     inputs = case_inputs("all void")
     value = loss(inputs)
     value.backward()
@@ -181,7 +191,7 @@ def test_a_masked_loss_does_not_depend_on_void(name):
             inputs.valid,
             0.5,
         )
-        values.append(build_loss(name, STUDENT, TEACHER, MASK_IGNORED=True)(inputs).item())
+        values.append(build(name, STUDENT, TEACHER, MASK_IGNORED=True)(inputs).item())
     assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
@@ -200,7 +210,7 @@ def test_inputs_are_left_as_they_are(name):
         ]
     )
     labels = inputs.labels.clone()
-    build_loss(name, STUDENT, TEACHER)(inputs).backward()
+    build(name, STUDENT, TEACHER)(inputs).backward()
     after = [x for o in (inputs.student, inputs.teacher) for x in (o.logits, o.feature, *o.stages.values())]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert torch.equal(labels, inputs.labels)
@@ -209,11 +219,11 @@ def test_inputs_are_left_as_they_are(name):
 @every_loss
 def test_state_survives_a_save_and_load(name, tmp_path):
     torch.manual_seed(0)
-    first = build_loss(name, STUDENT, TEACHER)
+    first = build(name, STUDENT, TEACHER)
     for step in range(2):
         first(case_inputs("common", seed=step))
     torch.save(first.state_dict(), tmp_path / "state.pth")
-    second = build_loss(name, STUDENT, TEACHER)
+    second = build(name, STUDENT, TEACHER)
     second.load_state_dict(torch.load(tmp_path / "state.pth"))
     values = []
     for loss in (first, second):
@@ -224,18 +234,18 @@ def test_state_survives_a_save_and_load(name, tmp_path):
 
 @every_loss
 def test_evaluation_needs_no_gradient_and_changes_no_state(name):
-    loss = build_loss(name, STUDENT, TEACHER)
+    loss = build(name, STUDENT, TEACHER)
     loss(case_inputs("common"))
     loss.eval()
     before = copy.deepcopy(loss.state_dict())
     with torch.no_grad():
         assert loss(case_inputs("common", seed=1)).isfinite()
-    assert all(torch.equal(value, before[key]) for key, value in loss.state_dict().items())
+    torch.testing.assert_close(dict(loss.state_dict()), dict(before), rtol=0, atol=0)
 
 
 @every_loss
 def test_logged_numbers_are_scalar_tensors(name):
-    loss = build_loss(name, STUDENT, TEACHER)
+    loss = build(name, STUDENT, TEACHER)
     loss(case_inputs("common"))
     for key, value in loss.pop_scalars().items():
         assert isinstance(value, torch.Tensor) and value.shape == () and not value.requires_grad, key
@@ -252,7 +262,9 @@ def test_no_value_is_looked_at_on_an_accelerator(name, device):
 
     Gradients need a real device or ``meta``, which in turn does not check every mixing of devices.
     """
-    loss = build_loss(name, STUDENT, TEACHER)
+    if device == "cuda" and name in TRAINED_APART:
+        pytest.skip("it makes gradients in its forward pass")
+    loss = build(name, STUDENT, TEACHER)
     with FakeTensorMode() if device == "cuda" else contextlib.nullcontext():
         state = {
             key: torch.empty(x.shape, dtype=x.dtype, device=device, requires_grad=x.requires_grad)
@@ -275,7 +287,7 @@ def networks():
     return student, teacher
 
 
-def image_batch(n=2, size=(65, 49)):
+def image_batch(n=2, size=(65, 89)):
     g = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (n, 3, *size), generator=g).to(torch.uint8)
     labels = draw_labels(n, size)
@@ -286,11 +298,11 @@ def image_batch(n=2, size=(65, 49)):
 def test_half_precision_maps_are_computed_in_float32(name):
     """Under autocast the loss of bfloat16 maps is the loss of the same numbers in float32 outside it."""
     student, teacher = networks()
-    loss = build_loss(name, student.spec, teacher.spec)
+    loss = build(name, student.spec, teacher.spec)
     distiller = Distiller(student=student, teacher=teacher, losses={name: loss})
     state = copy.deepcopy(loss.state_dict())
     half = [
-        seg_output(net.spec, size=(9, 7), dtype=torch.bfloat16, seed=i)
+        seg_output(net.spec, size=(9, 12), dtype=torch.bfloat16, seed=i)
         for i, net in enumerate((student, teacher))
     ]
     # The classifier itself is kept in float32 by autocast.
@@ -311,7 +323,7 @@ def test_half_precision_maps_are_computed_in_float32(name):
 def test_two_networks_train_under_autocast(name):
     """Every parameter of student and loss gets a finite gradient, the teacher none."""
     student, teacher = networks()
-    loss = build_loss(name, student.spec, teacher.spec)
+    loss = build(name, student.spec, teacher.spec)
     distiller = Distiller(student=student, teacher=teacher, losses={name: loss}).train()
     distiller.set_progress(0.5)
     with torch.autocast("cpu", torch.bfloat16):
