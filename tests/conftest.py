@@ -6,7 +6,8 @@ import torch
 
 from fakd.functional import augmentation, divergence
 
-torch.set_num_threads(2)
+# Small tensors: a second thread costs more than it brings, and much more on a busy machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,172 @@
+"""Defaults, recipe, file and command line, in that order; what does not exist is named with what does."""
+
+import sys
+
+import pytest
+from detectron2.config import CfgNode
+
+from fakd.config import load_config
+from fakd.registry import DISTILL_LOSS_REGISTRY
+
+PLUGIN = '''
+from dataclasses import dataclass
+from fakd.losses import DistillLoss, option
+from fakd.registry import DISTILL_LOSS_REGISTRY
+
+
+@DISTILL_LOSS_REGISTRY.register()
+class {name}(DistillLoss):
+    """A loss from elsewhere."""
+
+    @dataclass
+    class Config(DistillLoss.Config):
+        lambda_: float = option(0.25, "something")
+        sides: tuple = option((3, 5), "some numbers")
+'''
+
+
+@pytest.fixture
+def write(tmp_path):
+    """``write(name, text)``: the path of a new file with that text."""
+
+    def write(name, text):
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write
+
+
+@pytest.fixture
+def plugin(write, tmp_path, monkeypatch):
+    """``plugin(name)``: a module that registers a loss of that name, which is forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names, modules = [], set(sys.modules)
+
+    def plugin(name):
+        names.append(name)
+        return write(f"plugin_{name.lower()}.py", PLUGIN.format(name=name))
+
+    yield plugin
+    for name in names:
+        DISTILL_LOSS_REGISTRY._obj_map.pop(name, None)
+    for module in set(sys.modules) - modules:
+        if "plugin_" in module:
+            del sys.modules[module]
+
+
+def test_each_source_wins_over_the_ones_before(write):
+    recipe = write("method.yaml", "KD: {LOSSES: [CWD], CWD: {TAU: 2.0, WEIGHT: 2.0}}\nSEED: 2")
+    config = write(
+        "run.yaml", f"KD: {{RECIPE: {recipe}, CWD: {{TAU: 3.0}}}}\nSOLVER: {{MAX_ITER: 3}}\nSEED: 3"
+    )
+    default = load_config()
+    cfg = load_config(config, ["SEED", "4"])
+    assert (cfg.SEED, cfg.KD.CWD.TAU, cfg.KD.CWD.WEIGHT, cfg.SOLVER.MAX_ITER) == (4, 3.0, 2.0, 3)
+    assert tuple(cfg.KD.LOSSES) == ("CWD",)
+    assert cfg.KD.PD == default.KD.PD and cfg.SOLVER.BASE_LR == default.SOLVER.BASE_LR
+    assert default.KD.CWD.TAU not in (2.0, 3.0) and tuple(default.KD.LOSSES) == ()
+
+
+def test_the_recipe_is_chosen_on_the_command_line_over_the_file(write):
+    config = write("run.yaml", "KD: {RECIPE: pd}")
+    assert tuple(load_config(config).KD.LOSSES) == ("PD",)
+    cfg = load_config(config, ["KD.RECIPE", "cwd"])
+    assert tuple(cfg.KD.LOSSES) == ("CWD",) and cfg.KD.RECIPE == "cwd"
+
+
+def test_a_recipe_given_beside_the_file_replaces_the_file_s_method(write):
+    config = write(
+        "run.yaml",
+        "MODEL: {META_ARCHITECTURE: Distiller}\nKD: {RECIPE: pd, LOSSES: [PD], TEACHER: {WEIGHTS: t.pth}}",
+    )
+    cfg = load_config(config, recipe="cwd")
+    assert tuple(cfg.KD.LOSSES) == ("CWD",) and cfg.MODEL.META_ARCHITECTURE == "Distiller"
+    assert cfg.KD.TEACHER.WEIGHTS == "t.pth" and cfg.KD.RECIPE == "cwd"
+    alone = load_config(config, recipe="student")
+    assert tuple(alone.KD.LOSSES) == () and alone.MODEL.META_ARCHITECTURE == "Segmentor"
+
+
+def test_base_files_are_relative_to_the_file(write):
+    write("base.yaml", "SEED: 5\nSOLVER: {MAX_ITER: 7}")
+    cfg = load_config(write("run.yaml", "_BASE_: base.yaml\nSEED: 6"))
+    assert (cfg.SEED, cfg.SOLVER.MAX_ITER) == (6, 7)
+
+
+@pytest.mark.parametrize(
+    "wrong, right",
+    [
+        ("SOLVER.MAX_ITERS", "SOLVER.MAX_ITER"),
+        ("KD.CWD.TUA", "KD.CWD.TAU"),
+        ("KD.FAKDChanel.LAMBDA", "KD.FAKDChannel.LAMBDA"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_place_and_the_nearest(wrong, right, write):
+    *parents, leaf = wrong.split(".")
+    text = (
+        "".join("  " * i + name + ":\n" for i, name in enumerate(parents))
+        + "  " * len(parents)
+        + leaf
+        + ": 1"
+    )
+    file, recipe = write("run.yaml", text), write("method.yaml", text)
+    calls = {
+        "the command line": lambda: load_config(opts=[wrong, "1"]),
+        file: lambda: load_config(file),
+        recipe: lambda: load_config(recipe=recipe),
+    }
+    for place, call in calls.items():
+        with pytest.raises(KeyError) as error:
+            call()
+        message = str(error.value)
+        assert place in message and wrong in message and right in message
+
+
+def test_a_value_where_a_node_belongs_and_a_node_where_a_value_belongs(write):
+    for text in ("SOLVER: 3", "SEED: {A: 1}"):
+        with pytest.raises(KeyError, match="there is no config key"):
+            load_config(write("run.yaml", text))
+
+
+def test_a_value_of_another_type_names_its_key():
+    with pytest.raises(ValueError, match="SEED"):
+        load_config(opts=["SEED", "often"])
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml does not exist"):
+        load_config(str(tmp_path / "nowhere.yaml"))
+    with pytest.raises(FileNotFoundError, match="no recipe 'cdw'.*cwd.*fakd"):
+        load_config(recipe="cdw")
+    with pytest.raises(FileNotFoundError, match=r"PLUGINS.*nowhere\.py"):
+        load_config(opts=["PLUGINS", "('nowhere.py',)"])
+
+
+def test_options_come_in_pairs():
+    with pytest.raises(ValueError, match="pairs"):
+        load_config(opts=["SEED"])
+
+
+@pytest.mark.parametrize("by", ["name", "path"])
+@pytest.mark.parametrize("place", ["command line", "file", "recipe"])
+def test_a_plugin_s_loss_has_its_node(place, by, plugin, write):
+    name = f"Elsewhere{place.title().replace(' ', '')}{by.title()}"
+    path = plugin(name)
+    module = path if by == "path" else f"plugin_{name.lower()}"
+    text = f"PLUGINS: ['{module}']\nKD: {{LOSSES: [{name}], {name}: {{LAMBDA: 0.5}}}}"
+    if place == "command line":
+        cfg = load_config(opts=["PLUGINS", f"('{module}',)", f"KD.{name}.LAMBDA", "0.5"])
+    elif place == "file":
+        cfg = load_config(write("run.yaml", text))
+    else:
+        cfg = load_config(recipe=write("method.yaml", text))
+    assert cfg.KD[name] == CfgNode({"WEIGHT": 1.0, "LAMBDA": 0.5, "SIDES": (3, 5)})
+    assert name in DISTILL_LOSS_REGISTRY
+    # A second config of the same process finds it registered.
+    assert name in load_config().KD
+
+
+def test_the_result_is_not_frozen_and_stands_alone():
+    first, second = load_config(), load_config()
+    first.KD.CWD.TAU = 99.0
+    first.KD.LOSSES = ("CWD",)
+    assert second.KD.CWD.TAU != 99.0 and load_config().KD.CWD.TAU != 99.0

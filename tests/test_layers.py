@@ -1,0 +1,130 @@
+"""Who may import whom: downwards only, and detectron2, timm and ray not below their level."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "fakd"
+
+LEVELS = {
+    "structures": 0,
+    "registry": 0,
+    "functional": 1,
+    "layers": 1,
+    "statistics": 1,
+    "schedules": 1,
+    "losses": 2,
+    "checkpoint": 3,
+    "config": 3,
+    "data": 3,
+    "evaluation": 3,
+    "modeling": 3,
+    "engine": 4,
+    "tune": 5,
+    "analysis": 5,
+    # The two that stand beside the levels: the package itself, and what must run with nothing installed.
+    "__init__": 6,
+    "doctor": 6,
+}
+# The lowest level that may import a library; what is not here is free to all.
+LIBRARIES = {
+    "detectron2": 3,
+    "timm": 3,
+    "PIL": 3,
+    "numpy": 3,
+    "yaml": 3,
+    "cv2": 3,
+    "tqdm": 3,
+    "pandas": 5,
+    "ray": 5,
+}
+# Below level 3 a loss works and tests with plain torch.
+PLAIN = {"torch", "fvcore"}
+APART = ("modeling", "data")
+
+
+def imports(source, part):
+    """Every module an `import` anywhere in the source names, absolute, with `fakd.x` for relative ones.
+
+    Args:
+        source: Python text.
+        part: dotted name of the package the file is in, to resolve relative imports.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = part.split(".")[: len(part.split(".")) - node.level + 1]
+            above += [node.module] if node.module else []
+            yield from (".".join([*above, alias.name]) for alias in node.names)
+
+
+def wrong_imports(source, part, home):
+    """What a file of ``home``, a name in ``LEVELS``, imports and may not."""
+    level = LEVELS[home]
+    for name in imports(source, part):
+        top, *rest = name.split(".")
+        if top in ("tools", "projects", "tests", "benchmarks"):
+            yield name
+        elif top == "fakd" and rest:
+            target = rest[0] if rest[0] in LEVELS else "__init__"
+            if LEVELS[target] > level and target != home:
+                yield name
+            elif {target, home} == set(APART):
+                yield name
+        elif LIBRARIES.get(top, 0) > level:
+            yield name
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_point_downwards(file):
+    relative = file.relative_to(PACKAGE)
+    home = relative.parts[0].removesuffix(".py")
+    assert home in LEVELS, f"give fakd.{home} a level"
+    part = ".".join(["fakd", *relative.parts[:-1]])
+    assert list(wrong_imports(file.read_text(), part, home)) == []
+
+
+@pytest.mark.parametrize("name", [name for name, level in LEVELS.items() if level < 3])
+def test_losses_and_below_need_torch_and_fvcore_alone(name):
+    for file in FILES:
+        relative = file.relative_to(PACKAGE)
+        if relative.parts[0].removesuffix(".py") == name:
+            part = ".".join(["fakd", *relative.parts[:-1]])
+            tops = {module.split(".")[0] for module in imports(file.read_text(), part)}
+            assert tops <= PLAIN | {"fakd"} | set(sys.stdlib_module_names), relative
+
+
+@pytest.mark.parametrize("name", [name for name, level in LEVELS.items() if level < 3])
+def test_losses_and_below_read_no_config_node(name):
+    """A loss is given a dataclass. ``cfg`` is what config nodes are called everywhere here."""
+    for file in FILES:
+        if file.relative_to(PACKAGE).parts[0].removesuffix(".py") == name:
+            names = {node.id for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)}
+            assert not names & {"cfg", "CfgNode", "get_cfg"}, file
+
+
+def test_the_rule_finds_what_breaks_it():
+    cases = {
+        ("from detectron2.config import CfgNode", "fakd.losses", "losses"): ["detectron2.config.CfgNode"],
+        ("import timm", "fakd.functional", "functional"): ["timm"],
+        ("from ..modeling import Segmentor", "fakd.losses", "losses"): ["fakd.modeling.Segmentor"],
+        ("from ..losses.base import option", "fakd.statistics", "statistics"): ["fakd.losses.base.option"],
+        ("from ...data import mapper", "fakd.modeling.backbones", "modeling"): ["fakd.data.mapper"],
+        ("from ..modeling import Segmentor", "fakd.data", "data"): ["fakd.modeling.Segmentor"],
+        ("def f():\n    import ray", "fakd.engine", "engine"): ["ray"],
+        ("from tools import train_net", "fakd.analysis", "analysis"): ["tools.train_net"],
+        ("from . import losses", "fakd", "structures"): ["fakd.losses"],
+        ("from ..functional.resize import resize_like\nimport torch", "fakd.losses", "losses"): [],
+        ("from ..engine import run", "fakd.tune", "tune"): [],
+    }
+    for (source, part, home), found in cases.items():
+        assert list(wrong_imports(source, part, home)) == found
