@@ -20,7 +20,7 @@ def pairs_public(student: Tensor, teacher: Tensor) -> Tensor:
     """Both similarity matrices whole."""
     s, t = (F.normalize(F.max_pool2d(x, 2, 2).flatten(2), dim=1) for x in (student, teacher))
     gap = torch.einsum("nai,naj->nij", t, t) - torch.einsum("nai,naj->nij", s, s)
-    return gap.square().sum() / gap.numel()
+    return (gap.square() / gap.shape[1] ** 2 / len(gap)).sum()
 
 
 def pairs(student: Tensor, teacher: Tensor) -> Tensor:
@@ -30,10 +30,10 @@ def pairs(student: Tensor, teacher: Tensor) -> Tensor:
 
 def centres_public(feature: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """One class at a time, with masks of the size of the feature."""
-    centre = feature.clone()
+    centre, labels = feature.clone(), labels[:, None].to(feature.dtype).expand_as(feature)
     for k in range(num_classes):
-        mask = (labels == k).to(feature.dtype)[:, None].expand_as(feature)
-        mean = (mask * feature).sum((2, 3)) / (mask[:, 0].sum((1, 2)) + 1e-6)[:, None]
+        mask = (labels == k).to(feature.dtype)
+        mean = (mask * feature).sum(-1).sum(-1) / (mask.sum(-1).sum(-1) + 1e-6)
         centre = (1 - mask) * centre + mask * mean[:, :, None, None]
     return F.cosine_similarity(feature, centre)
 

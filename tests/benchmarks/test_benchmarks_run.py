@@ -8,7 +8,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is not installed with the package
 
-from benchmarks import harness, losses, reference, tables
+from benchmarks import harness, losses, reference, relation, tables
 from benchmarks.report import Bar, Report
 
 
@@ -20,7 +20,10 @@ def settled():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize(("part", "numbers"), [(losses, "1234567"), (tables, ["8", "9", "10", "11"])])
+@pytest.mark.parametrize(
+    ("part", "numbers"),
+    [(losses, "1234567"), (tables, ["8", "9", "10", "11"]), (relation, ["12", "13", "14"])],
+)
 def test_every_bar_is_measured(part, numbers):
     report = Report(tiny=True)
     part.fill(report)
