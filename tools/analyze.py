@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Looks at networks: ``model`` prints what one costs and shows to distillation, beside its teacher if it has one."""
+"""Looks at networks: ``model`` prints what one costs and shows to distillation, beside its teacher."""
 
 import argparse
 import sys

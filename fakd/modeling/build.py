@@ -13,6 +13,7 @@ from ..losses import DistillLoss
 from ..losses.base import config_key
 from ..registry import DISTILL_LOSS_REGISTRY, lookup
 from ..structures import SegSpec
+from .detectron2_teacher import is_detectron2_config, load_detectron2_teacher
 from .segmentor import Segmentor
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,10 @@ def build_teacher(cfg: CfgNode) -> Segmentor:
                 f"KD.TEACHER.{key} is empty: distillation needs the teacher's own config file and its weights, "
                 "for instance the model_final.pth of a run of that config."
             )
+    if is_detectron2_config(teacher.CONFIG_FILE):
+        return load_detectron2_teacher(
+            teacher.CONFIG_FILE, teacher.WEIGHTS, cfg.MODEL.DEVICE, cfg.CHECKPOINT.ALLOW_PICKLE
+        )
     # The teacher's own recipe, if it was distilled itself, plays no part here.
     teacher_cfg = load_config(teacher.CONFIG_FILE, recipe=NO_RECIPE)
     teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
