@@ -18,8 +18,10 @@ class DIST(DistillLoss):
 
     with p and q the softmaxes over classes of teacher and student over tau, as matrices of the labelled
     pixels of the batch by classes, and rho Pearson's correlation of two rows or two columns. Only relations
-    count, not the scale, which suits a teacher much stronger than the student. With two classes the first
-    rho is +1 or -1, so the method is weak there. A re-implementation of the formula.
+    count, not the scale, which suits a teacher much stronger than the student; but where probabilities are
+    nearly uniform their correlation is noise with a steep gradient, so the teacher must be a trained one.
+    With two classes the first rho is +1 or -1, so the method is weak there. A re-implementation of the
+    formula.
     """
 
     paper = "Huang et al. 2022 (DIST)"
