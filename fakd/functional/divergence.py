@@ -136,9 +136,10 @@ class _SoftmaxKL(torch.autograd.Function):
             if grad is None and grad_table is None:
                 continue
             difference = log_q.exp_().sub_(p)
-            if weight is not None and over == "classes":
-                difference *= weight
-                p *= weight
+            if weight is not None:
+                p *= weight  # over pixels as well: without a single one, P is uniform
+                if over == "classes":
+                    difference *= weight
             if grad is not None:
                 grad[ns, ks, ms] = difference
             if grad_table is not None:
