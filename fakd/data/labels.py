@@ -32,6 +32,20 @@ def read_label(
         ValueError: the file cannot be read, is not single-channel, or holds an id that ``id_map`` lacks; the
             message names it.
     """
+    label = read_ids(path)
+    if id_map is not None:
+        label = map_ids(label, {ignore_label: ignore_label, **id_map}, path)
+    label = label.astype(np.int64)
+    label[label == ignore_label] = ignore_value
+    return label
+
+
+def read_ids(path: str) -> np.ndarray:
+    """(H, W) ids as they stand in a label picture, in its own integer type.
+
+    Raises:
+        ValueError: the file cannot be read or is not single-channel; the message names it.
+    """
     try:
         with PathManager.open(path, "rb") as handle, Image.open(handle) as picture:
             mode, label = picture.mode, np.array(picture)
@@ -42,10 +56,6 @@ def read_label(
             f"The label file '{path}' has mode '{mode}', but class ids need a single-channel picture "
             f"(one of {', '.join(INDEX_MODES)}). Convert it so that each pixel holds its class id."
         )
-    if id_map is not None:
-        label = map_ids(label, {ignore_label: ignore_label, **id_map}, path)
-    label = label.astype(np.int64)
-    label[label == ignore_label] = ignore_value
     return label
 
 

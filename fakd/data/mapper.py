@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
@@ -12,7 +13,7 @@ from detectron2.data import transforms as T
 from .augmentations import RandomScaledCrop, build_augmentations
 from .datasets.folders import shown_size
 from .images import decode, open_image
-from .labels import read_label
+from .labels import read_ids, read_label
 
 
 class SemSegMapper:
@@ -57,6 +58,15 @@ class SemSegMapper:
         self.ignore_label = ignore_label
         self.ignore_value = ignore_value
         self.id_map = id_map
+        self.fits_byte = max(num_classes - 1, ignore_value) < 256
+        if self.fits_byte:
+            known = id_map or {i: i for i in range(num_classes)}
+            classes = {i: c for i, c in {ignore_label: ignore_label, **known}.items() if i < 256}
+            self.is_unknown, self.class_of = np.ones(256, np.uint8), np.zeros(256, np.uint8)
+            self.is_unknown[list(classes)] = 0
+            self.class_of[list(classes)] = [
+                ignore_value if c == ignore_label else c for c in classes.values()
+            ]
         self.is_train = is_train
 
     @classmethod
@@ -100,8 +110,6 @@ class SemSegMapper:
     def _read_crop(self, sample: dict) -> T.AugInput:
         with open_image(sample["file_name"]) as picture:
             label = self._read_checked_label(sample, shown_size(picture)[::-1])
-            fits_byte = max(self.num_classes - 1, self.ignore_value) < 256
-            label = label.astype(np.uint8 if fits_byte else np.int32)
             if self.crop is None:
                 return T.AugInput(decode(picture, self.image_format), sem_seg=label)
             cut = self.crop.get_transform(label, label)
@@ -109,7 +117,13 @@ class SemSegMapper:
         return T.AugInput(image, sem_seg=cut.apply_segmentation(label))
 
     def _read_checked_label(self, sample: dict, size: tuple[int, int]) -> np.ndarray:
+        """(H, W) class ids in one byte, or in four where one does not hold them all."""
         path = sample["sem_seg_file_name"]
+        ids = read_ids(path)
+        if self.fits_byte and ids.dtype == np.uint8 and ids.shape == size:
+            # Two passes over bytes, where most files end; what is wrong is told by the slow way below.
+            if not cv2.LUT(ids, self.is_unknown).any():
+                return cv2.LUT(ids, self.class_of)
         label = read_label(path, self.ignore_label, self.ignore_value, self.id_map)
         if label.shape != size:
             raise ValueError(
@@ -123,7 +137,7 @@ class SemSegMapper:
                 f"must lie in [0, {self.num_classes}) or be the dataset's void id {self.ignore_label}. "
                 "Check MODEL.SEM_SEG_HEAD.NUM_CLASSES and the ignore_label of the dataset's metadata."
             )
-        return label
+        return label.astype(np.uint8 if self.fits_byte else np.int32)
 
 
 def common_label_ids(names: tuple[str, ...], num_classes: int) -> tuple[int, Mapping[int, int] | None]:
