@@ -8,6 +8,8 @@ import yaml
 from detectron2.config import CfgNode
 
 from fakd.checkpoint import atomic_write
+from fakd.config import load_config
+from fakd.registry import DISTILL_LOSS_REGISTRY
 
 # What may differ between a run and its resume, because no weight and no metric depends on it.
 _FREE = (
@@ -58,10 +60,13 @@ class RunFolder:
                 "without --resume."
             )
         old, new = _flat(yaml.safe_load(self.config_file.read_text())), _flat(yaml.safe_load(cfg.dump()))
+        # A key that came with a newer version had no say in the run: that is what its default stands for.
+        old = {**_flat(yaml.safe_load(load_config().dump())), **old}
+        idle = tuple(f"KD.{name}." for name, _ in DISTILL_LOSS_REGISTRY if name not in cfg.KD.LOSSES)
         differing = [
             f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not key.startswith(_FREE)
+            if old.get(key) != new.get(key) and not key.startswith(_FREE + idle)
         ]
         if differing:
             raise ValueError(
