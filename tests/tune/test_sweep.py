@@ -2,6 +2,8 @@
 
 import json
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,22 +130,40 @@ def test_what_cannot_run_is_refused_before_anything_does(sweep):
     assert "asks for 64 GPUs" in told and not (folder / "other" / "lines").exists()
 
 
-def test_two_nodes_share_a_packed_sweep(tmp_path):
-    """Two `ray start` on this machine, on loopback, one with the only place for a trial."""
-    ray = str(Path(sys.executable).with_name("ray"))
-    environment = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    small = ["--object-store-memory", "80000000", "--disable-usage-stats"]
-    temporary = Path("/tmp") / f"fakd_ray_{os.getpid()}"  # a socket's path must be short
-    head = [ray, "start", "--head", "--port", "26379", "--num-cpus", "1", "--include-dashboard", "false"]
-    join = [ray, "start", "--address", "127.0.0.1:26379", "--num-cpus", "1"]
+def start_node(*arguments):
+    """One node of a cluster on this machine, once it is up."""
+    command = [str(Path(sys.executable).with_name("ray")), "start", *arguments, "--block"]
+    command += ["--object-store-memory", "80000000", "--disable-usage-stats"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    told = ""
+    for line in process.stdout:
+        told += line
+        if "Ray runtime started" in line:
+            return process
+    raise AssertionError(told)
+
+
+def test_two_nodes_share_a_packed_sweep(tmp_path, monkeypatch):
+    """Two `ray start` on this machine; the second alone has room for a trial."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this cluster alone
+    temporary = f"/tmp/fakd_ray_{os.getpid()}"  # a socket's path must be short
+    head = (
+        "--head",
+        "--port",
+        "26379",
+        "--num-cpus",
+        "1",
+        "--include-dashboard",
+        "false",
+        "--temp-dir",
+        temporary,
+    )
     nodes = []
+    given = content(methods=["student", "cwd", "pd"], pack="auto", resources={"cpus": 2})
     try:
-        for command in ([*head, "--temp-dir", str(temporary)], join):
-            nodes.append(
-                subprocess.Popen([*command, "--block", *small], env=environment, stdout=subprocess.DEVNULL)
-            )
-            time.sleep(10)
-        given = content(methods=["student", "cwd", "pd"], pack="auto")
+        for arguments in (head, ("--address", "127.0.0.1:26379", "--num-cpus", "2")):
+            nodes.append(start_node(*arguments))
         process = start(tmp_path, given, tmp_path / "output", "--address", "127.0.0.1:26379")
         told = process.communicate(timeout=300)[0]
         assert process.returncode == 0, told
@@ -151,6 +171,7 @@ def test_two_nodes_share_a_packed_sweep(tmp_path):
         for node in reversed(nodes):
             node.terminate()
             node.wait()
+        shutil.rmtree(temporary, ignore_errors=True)
     plan = make_plan(parse_spec(given), tmp_path / "by_hand")
     for trial in [*plan.teachers, *plan.trials]:
         run_trials([trial], tmp_path / "by_hand")
