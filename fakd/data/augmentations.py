@@ -115,7 +115,9 @@ class RandomScaledCrop(T.Augmentation):
         """Only the shape of ``image`` matters, so its label may stand for it."""
         resize = self.scale.get_transform(image)
         transform = self._place(resize)
-        for _ in range(_REDRAWS if self.max_share < 1 and sem_seg is not None else 0):
+        if self.max_share >= 1 or sem_seg is None:
+            return transform
+        for _ in range(_REDRAWS):
             if self._is_varied(transform.apply_segmentation(sem_seg)):
                 break
             transform = self._place(resize)
@@ -130,7 +132,7 @@ class RandomScaledCrop(T.Augmentation):
     def _is_varied(self, label: np.ndarray) -> bool:
         counts = np.bincount(label.ravel(), minlength=self.ignore_value + 1)
         counts[self.ignore_value] = 0
-        return np.count_nonzero(counts) > 1 and counts.max() < self.max_share * counts.sum()
+        return bool(np.count_nonzero(counts) > 1 and counts.max() < self.max_share * counts.sum())
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
@@ -145,7 +147,8 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     if not is_train:
         return [RandomScale(1.0, 1.0, base_size)] if any(base_size) else []
     crop_size, ignore_value = tuple(cfg.INPUT.CROP.SIZE), cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    scale = RandomScale(*cfg.INPUT.SCALE_RANGE, base_size, cfg.INPUT.SCALE_STEP)
+    low, high = cfg.INPUT.SCALE_RANGE
+    scale = RandomScale(low, high, base_size, cfg.INPUT.SCALE_STEP)
     augmentations = [RandomScaledCrop(scale, crop_size, cfg.INPUT.CROP.MAX_SHARE, ignore_value)]
     if cfg.INPUT.RANDOM_FLIP == "horizontal":
         augmentations.append(T.RandomFlip())

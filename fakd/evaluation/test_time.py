@@ -61,12 +61,13 @@ class TestTimeModel(nn.Module):
         size = item.get("height", item["image"].shape[1]), item.get("width", item["image"].shape[2])
         if len(views) == 1:
             return _resized(self._shown(views[0][0]), size)
-        total = None
+        total: Tensor | None = None
         for image, mirrored in views:
             probabilities = _resized(self._shown(image), size).softmax(0)
             if mirrored:
                 probabilities = probabilities.flip(-1)
             total = probabilities if total is None else total + probabilities
+        assert total is not None  # TEST.SCALES is not empty
         return total / len(views)
 
     def _views(self, image: Tensor) -> Iterator[tuple[Tensor, bool]]:
@@ -83,13 +84,15 @@ class TestTimeModel(nn.Module):
         height, width = image.shape[1:]
         if not any(self.window) or (height <= self.window[0] and width <= self.window[1]):
             return self.model([{"image": image}])[0]["sem_seg"]
-        total, counts = None, image.new_zeros(height, width, dtype=torch.float32)
+        total: Tensor | None = None
+        counts = image.new_zeros(height, width, dtype=torch.float32)
         for rows, columns in self.windows(height, width):
             scores = self.model([{"image": image[:, rows, columns]}])[0]["sem_seg"]
             if total is None:
                 total, counts = scores.new_zeros(len(scores), height, width), counts.to(scores.device)
             total[:, rows, columns] += scores
             counts[rows, columns] += 1
+        assert total is not None  # there is always a window
         return total / counts
 
     def windows(self, height: int, width: int) -> list[tuple[slice, slice]]:

@@ -32,5 +32,6 @@ def load_ade20k(split: str) -> list[dict]:
         FileNotFoundError: a folder or label is missing; the message says how to make it.
     """
     root = os.path.join(datasets_root(), "ADEChallengeData2016")
-    images, labels = (os.path.join(root, part) for part in ("images", "annotations_detectron2"))
-    return list_pairs(*(os.path.join(part, FOLDERS[split]) for part in (images, labels)), REMEDY)
+    parts = ("images", "annotations_detectron2")
+    images, labels = (os.path.join(root, part, FOLDERS[split]) for part in parts)
+    return list_pairs(images, labels, REMEDY)

@@ -49,5 +49,5 @@ def load_pascal_context(split: str) -> list[dict]:
     """
     root = os.path.join(datasets_root(), "VOCdevkit", "VOC2010")
     stems = read_stems(os.path.join(root, "ImageSets", "SegmentationContext", f"{split}.txt"), REMEDY)
-    folders = (os.path.join(root, part) for part in ("JPEGImages", "SegmentationClassContext"))
-    return list_pairs(*folders, REMEDY, image_suffix=".jpg", stems=stems)
+    images, labelled = (os.path.join(root, part) for part in ("JPEGImages", "SegmentationClassContext"))
+    return list_pairs(images, labelled, REMEDY, image_suffix=".jpg", stems=stems)

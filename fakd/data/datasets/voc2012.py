@@ -40,5 +40,5 @@ def load_voc2012(split: str) -> list[dict]:
         ("trainaug", "SegmentationClassAug") if split == "train" else ("val", "SegmentationClass")
     )
     stems = read_stems(os.path.join(root, "ImageSets", "Segmentation", f"{listed}.txt"), REMEDY)
-    folders = (os.path.join(root, part) for part in ("JPEGImages", labels))
-    return list_pairs(*folders, REMEDY, image_suffix=".jpg", stems=stems)
+    images, labelled = (os.path.join(root, part) for part in ("JPEGImages", labels))
+    return list_pairs(images, labelled, REMEDY, image_suffix=".jpg", stems=stems)

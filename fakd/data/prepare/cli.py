@@ -16,7 +16,7 @@ def run_prepare(prepare: Callable[..., None], dataset: str, remedy: str) -> None
         dataset: name as registered, without split.
         remedy: what to fetch and where it goes.
     """
-    summary = inspect.getdoc(prepare).splitlines()[0]
+    summary = (inspect.getdoc(prepare) or "").splitlines()[0]
     parser = argparse.ArgumentParser(
         description=f"{summary} Finished files are kept: call it again to go on.", epilog=remedy
     )
