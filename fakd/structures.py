@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Optional
 
 from torch import Tensor
 
@@ -33,8 +32,8 @@ class SegOutput:
     logits: Tensor
     feature: Tensor
     weight: Tensor
-    bias: Optional[Tensor] = None
-    aux_logits: Optional[Tensor] = None
+    bias: Tensor | None = None
+    aux_logits: Tensor | None = None
     stages: Mapping[str, Tensor] = field(default_factory=dict)
 
     def detach(self) -> SegOutput:

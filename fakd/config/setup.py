@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Optional
 
 from detectron2.config import CfgNode, get_cfg
 
@@ -23,7 +22,7 @@ RECIPES = Path(__file__).parent / "recipes"
 NO_RECIPE = "student"  # the recipe of a network that is trained alone
 
 
-def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: Optional[str] = None) -> CfgNode:
+def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: str | None = None) -> CfgNode:
     """The config of a run, not frozen.
 
     Args:

@@ -43,9 +43,7 @@ class CIRKDBatch(DistillLoss):
         with torch.no_grad():
             teacher = resize_like(teacher, student)
         if self.config.pool > 1:
-            student, teacher = (
-                F.avg_pool2d(x, self.config.pool, ceil_mode=True) for x in (student, teacher)
-            )
+            student, teacher = (F.avg_pool2d(x, self.config.pool, ceil_mode=True) for x in (student, teacher))
         student, teacher = unit_rows(student), unit_rows(teacher)
         n, m, _ = student.shape
         return pairwise_kl(student, teacher, self.config.tau) / (n * n * m)

@@ -32,7 +32,9 @@ class FAKDChannel(FeatureAugmentedLoss):
     @dataclass
     class Config(FeatureAugmentedLoss.Config):
         weight: float = option(5.0, "factor of this loss in the sum; CWD's in mmsegmentation, for tau 1")
-        offset: str = option("variance", "variance of the logit, or margin: of its lead over the pixel's class")
+        offset: str = option(
+            "variance", "variance of the logit, or margin: of its lead over the pixel's class"
+        )
 
     def __init__(self, config, student, teacher):
         super().__init__(config, student, teacher)

@@ -27,7 +27,8 @@ class FAKDPixel(FeatureAugmentedLoss):
     bounds: a surrogate, not an estimate. With the classifier detached it can diverge, because larger margins
     make larger variances and those ask for larger margins: keep the gradient then, or set ``max_offset``.
 
-    The other forms, of which ``shift`` is the default, add one offset v per logit, of the pixel's label: ``tight`` bounds only the LSE, with
+    The other forms, of which ``shift`` is the default, add one offset v per logit, of the pixel's
+    label: ``tight`` bounds only the LSE, with
     v = (lambda / 2 T^2) w_k' Sigma_y w_k; ``shift`` is PD of the augmented logits z + T v.
     """
 

@@ -53,7 +53,7 @@ def build_teacher(cfg: CfgNode) -> Segmentor:
     for key in ("CONFIG_FILE", "WEIGHTS"):
         if not teacher[key]:
             raise ValueError(
-                f"KD.TEACHER.{key} is empty: distillation needs the teacher's own config file and its weights, "
+                f"KD.TEACHER.{key} is empty: distillation needs the teacher's own config and weights, "
                 "for instance the model_final.pth of a run of that config."
             )
     if is_detectron2_config(teacher.CONFIG_FILE):

@@ -75,7 +75,7 @@ def is_detectron2_config(config_file: str) -> bool:
 def load_detectron2_teacher(
     config_file: str, weights: str, device: str, allow_pickle: bool = False
 ) -> Segmentor:
-    """A teacher from a config of detectron2's DeepLab project and its checkpoint, of which every key must fit.
+    """A teacher from a config of detectron2's DeepLab project and its checkpoint, every key of which fits.
 
     Raises:
         ValueError: a weight is missing, unknown or of another shape.

@@ -101,7 +101,7 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def teach(self, images: Tensor, batched_inputs: list[dict[str, Any]]) -> SegOutput:
-        """What the teacher makes of the images (N, 3, H, W), which are those of ``batched_inputs`` stacked."""
+        """What the teacher makes of images (N, 3, H, W), those of ``batched_inputs`` stacked."""
         return self.teacher.encode(self.teacher.normalize(self._teacher_channels(images)))
 
     def _teacher_channels(self, images: Tensor) -> Tensor:

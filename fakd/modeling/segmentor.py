@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ class Segmentor(nn.Module):
         *,
         backbone: Backbone,
         decode_head: DecodeHead,
-        auxiliary_head: Optional[DecodeHead],
+        auxiliary_head: DecodeHead | None,
         auxiliary_weight: float,
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
@@ -174,7 +174,7 @@ class Segmentor(nn.Module):
     def predict(
         self, output: SegOutput, images: ImageList, batched_inputs: list[dict[str, Any]]
     ) -> list[dict[str, Tensor]]:
-        """Scores at the size asked for, resized twice as everywhere: to the network's input, then to the image."""
+        """Scores at the size asked for, resized twice: to the network's input, then to the image."""
         logits = F.interpolate(
             output.logits.float(),
             size=images.tensor.shape[-2:],
