@@ -62,8 +62,7 @@ def margin_variance_by_label(weight: Tensor, covariance: Tensor) -> Tensor:
     else:
         cross = torch.stack([weight @ c @ weight.T for c in covariance])
     own = cross.diagonal(dim1=1, dim2=2)
-    table = (own[:, :, None] - cross - cross.transpose(1, 2) + own[:, None, :]).clamp_min(0)
-    return table * (1 - torch.eye(table.shape[1], dtype=table.dtype, device=table.device))
+    return (own[:, :, None] - cross - cross.transpose(1, 2) + own[:, None, :]).clamp_min(0)
 
 
 class _QuadraticTables(torch.autograd.Function):
@@ -79,9 +78,9 @@ class _QuadraticTables(torch.autograd.Function):
         products, rows = [], []
         for sigma, own in zip(covariance.split(CHUNK), w.split(CHUNK), strict=True):
             # The difference comes first, so that w_k close to w_c does not cancel in the square.
-            factor = w.T - own[:, :, None] if margin else w.T
-            product = sigma[:, :, None] * factor if sigma.dim() == 2 else sigma @ factor
-            rows.append((product * factor).sum(1))
+            factor = w - own[:, None] if margin else w
+            product = factor * sigma[:, None] if sigma.dim() == 2 else factor @ sigma  # (classes, K, A)
+            rows.append((product * factor).sum(2))
             if ctx.needs_input_grad[0]:
                 products.append(product)
         ctx.margin = margin
@@ -94,11 +93,11 @@ class _QuadraticTables(torch.autograd.Function):
     def backward(ctx, g):
         products = ctx.saved_tensors
         slopes = 2 * (g if ctx.margin else g.T).to(products[0].dtype)
-        grad, own = torch.zeros_like(products[0][0].T), []
+        grad, own = torch.zeros_like(products[0][0]), []
         for product, slope in zip(products, slopes.split(CHUNK), strict=True):
-            weighted = product * slope[:, None]  # (classes, A, K)
-            grad += weighted.sum(0).T
-            own.append(weighted.sum(2))
+            weighted = product * slope[:, :, None]
+            grad += weighted.sum(0)
+            own.append(weighted.sum(1))
         if ctx.margin:
             grad -= torch.cat(own)
         return grad.to(g.dtype), None, None
