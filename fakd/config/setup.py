@@ -8,9 +8,11 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Sequence
+from functools import reduce
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
@@ -64,7 +66,10 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: str | N
     for key in pairs:
         if key not in known:
             raise KeyError(_unknown(key, known, "the command line"))
-    cfg.merge_from_list(list(opts))
+    for key, value in pairs.items():
+        *path, name = key.split(".")
+        default = reduce(getattr, path, cfg)[name]
+        cfg.merge_from_list([key, _fitted(CfgNode._decode_cfg_value(value), default)])
     cfg.KD.RECIPE = word
     custom = cfg.DATASETS.CUSTOM or ()
     # Absolute, because a process elsewhere that is given this config registers them again.
@@ -123,7 +128,24 @@ def _merge(cfg: CfgNode, other: CfgNode, source: str) -> None:
     for key in _keys(other):
         if key not in known:
             raise KeyError(_unknown(key, known, source))
-    cfg.merge_from_other_cfg(other)
+    cfg.merge_from_other_cfg(_fit_node(other, cfg))
+
+
+def _fit_node(node: CfgNode, defaults: CfgNode) -> CfgNode:
+    fitted = CfgNode()
+    for name, value in node.items():
+        fit = _fit_node if isinstance(value, CfgNode) else _fitted
+        fitted[name] = fit(value, defaults[name])
+    return fitted
+
+
+def _fitted(value: Any, default: Any) -> Any:
+    """A value as its key has it where no one can be mistaken: 4 for 4.0, one word for a tuple of one."""
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, tuple) and isinstance(value, str):
+        return (value,)
+    return value
 
 
 def _keys(node: CfgNode, prefix: str = "") -> set[str]:

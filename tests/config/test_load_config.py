@@ -170,3 +170,17 @@ def test_the_result_is_not_frozen_and_stands_alone():
     first.KD.CWD.TAU = 99.0
     first.KD.LOSSES = ("CWD",)
     assert second.KD.CWD.TAU != 99.0 and load_config().KD.CWD.TAU != 99.0
+
+
+def test_whole_numbers_and_single_words_fit_their_keys(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("KD: {LOSSES: CWD, CWD: {TAU: 2}}\n")
+    cfg = load_config(str(file))
+    assert cfg.KD.LOSSES == ("CWD",) and type(cfg.KD.CWD.TAU) is float
+    cfg = load_config(opts=["KD.LOSSES", "PD", "KD.PD.TAU", "4", "DATASETS.TRAIN", "camvid_train"])
+    assert cfg.KD.LOSSES == ("PD",) and cfg.KD.PD.TAU == 4.0 and cfg.DATASETS.TRAIN == ("camvid_train",)
+
+
+def test_other_types_are_refused():
+    with pytest.raises(ValueError, match="SOLVER.MAX_ITER"):
+        load_config(opts=["SOLVER.MAX_ITER", "1.5"])
