@@ -23,7 +23,7 @@ from .segments import pack_by_class
 # Up to here exp(-g) is far from underflow in float32, and the matrix form below is exact to rounding.
 SAFE_EXPONENT = 64.0
 PACKED_ROW = 64
-CHUNK = 16
+CHUNK = 16  # classes whose products are made at once, few enough to stay in the cache
 
 
 def logit_variance(weight: Tensor, covariance: Tensor) -> Tensor:
