@@ -13,6 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from fakd.checkpoint.files import read_lines
+
 logger = logging.getLogger(__name__)
 
 TEACHER, STUDENT = "teacher", "student"
@@ -154,20 +156,10 @@ def _class_iou(results: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a ``metrics.json``; the last one of a killed run may be cut off and is skipped."""
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
-
-
 def _evaluations(path: Path, dataset: str) -> list[dict[str, Any]]:
     """mIoU over iterations. A resumed run repeats iterations: the later line is the one that counts."""
     found = {}
-    for line in _lines(path):
+    for line in read_lines(path):
         # detectron2 leaves the set's name out when there is only one
         value = line.get(f"{dataset}/sem_seg/mIoU", line.get("sem_seg/mIoU"))
         if value is not None:
@@ -180,7 +172,7 @@ def _why(path: Path) -> str:
     note = path / "error.txt"  # left by a study whose run failed
     if note.exists() and (lines := note.read_text().splitlines()):
         return f"failed: {lines[0]}"
-    iterations = [line.get("iteration", 0) for line in _lines(path / "metrics.json")]
+    iterations = [line.get("iteration", 0) for line in read_lines(path / "metrics.json")]
     return f"last logged iteration {max(iterations)}" if iterations else "nothing logged"
 
 

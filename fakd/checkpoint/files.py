@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and those that grow by a line at a time."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,3 +42,13 @@ def remove_leftovers(folder: str | Path) -> None:
     """Deletes the temporary files that killed writers left in ``folder``."""
     for leftover in Path(folder).glob(f"*{_SUFFIX}"):
         leftover.unlink(missing_ok=True)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file with one per line; a line that a kill tore is skipped."""
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue

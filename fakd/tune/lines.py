@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from fakd.checkpoint.files import read_lines
 
 FOLDER = "lines"
 ENDS = ("result", "out_of_memory", "failed", "stopped")
@@ -36,16 +37,6 @@ def append(path: Path, event: str, **content: Any) -> None:
         os.write(descriptor, line)
     finally:
         os.close(descriptor)
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """All whole lines; one that a kill tore is skipped."""
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
 
 
 def last(path: Path, *events: str) -> dict[str, Any] | None:
