@@ -4,9 +4,9 @@ import logging
 import math
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from types import FrameType
 from typing import Any
 
@@ -40,17 +40,6 @@ class StepSeed(HookBase):
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
 
 
-class Progress(HookBase):
-    """Tells a model with ``set_progress`` which fraction of the training is done."""
-
-    def before_train(self) -> None:
-        self._tell = getattr(unwrapped(self.trainer.model), "set_progress", None)
-
-    def before_step(self) -> None:
-        if self._tell is not None:
-            self._tell(self.trainer.iter / self.trainer.max_iter)
-
-
 class RunClock(HookBase):
     """Wall-clock and time per step of a run over all its restarts."""
 
@@ -58,26 +47,26 @@ class RunClock(HookBase):
     _KEEP = 1000
 
     def __init__(self) -> None:
-        self._earlier, self._start = 0.0, time.perf_counter()
+        self._earlier, self._start = 0.0, perf_counter()
         self._steps: deque[float] = deque(maxlen=self._KEEP)
 
     def wall_clock(self) -> float:
         """Seconds since training began, evaluations included, pauses between a stop and its resume not."""
-        return self._earlier + time.perf_counter() - self._start
+        return self._earlier + perf_counter() - self._start
 
     def seconds_per_iteration(self) -> float | None:
         """Median over the last steps, the first ones after each start left out; None when there were none."""
         return float(np.median(self._steps)) if self._steps else None
 
     def before_train(self) -> None:
-        self._start = time.perf_counter()
+        self._start = perf_counter()
 
     def before_step(self) -> None:
-        self._step_start = time.perf_counter()
+        self._step_start = perf_counter()
 
     def after_step(self) -> None:
         if self.trainer.iter - self.trainer.start_iter >= self._WARM_UP:
-            self._steps.append(time.perf_counter() - self._step_start)
+            self._steps.append(perf_counter() - self._step_start)
 
     def state_dict(self) -> dict[str, Any]:
         return {"wall_clock": self.wall_clock(), "steps": list(self._steps)}
@@ -88,11 +77,16 @@ class RunClock(HookBase):
 
 
 class TimeIsUp(BaseException):
-    """Ends a training whose TimeLimit is over; no Exception, because nothing went wrong."""
+    """Ends a training whose seconds are spent; no Exception, because nothing went wrong."""
 
 
-class TimeLimit(HookBase):
-    """Makes the step after which the time is up the last one; several ranks agree on it."""
+class Budget(HookBase):
+    """Says how much of a training's budget is spent, which all schedules follow, and ends it when it is over.
+
+    The budget is iterations, and seconds where there is a limit: whichever of the two is further on counts.
+    So a run that the clock ends has seen the small learning rates and the large lambda of its last iterations
+    all the same. Warm-up of n iterations is then the first n / MAX_ITER of the seconds.
+    """
 
     _PERIOD = 10  # steps between two agreements of several ranks
 
@@ -103,15 +97,40 @@ class TimeLimit(HookBase):
             max_seconds: of training, evaluations and earlier processes of the run included.
         """
         self._clock, self._max_seconds = clock, max_seconds
+        self._seconds_spent = 0.0  # as a share; the same on all ranks, as their learning rates must be
+
+    @property
+    def spent(self) -> float:
+        """In [0, 1]: 0 before the first step, 1 after the last."""
+        return self._position / self._length
+
+    def before_train(self) -> None:
+        self._length = self.trainer.max_iter
+        self._set(self.trainer.iter, agree=True)
+        self._tell = getattr(unwrapped(self.trainer.model), "set_progress", None)
+
+    def before_step(self) -> None:
+        if self._tell is not None:
+            self._tell(self.spent)
 
     def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        self._set(done, agree=done % self._PERIOD == 0)
         if math.isinf(self._max_seconds):
             return
-        is_over = self._clock.wall_clock() >= self._max_seconds
-        if comm.get_world_size() > 1:
-            is_over = (self.trainer.iter + 1) % self._PERIOD == 0 and any(comm.all_gather(is_over))
-        if is_over:
+        self.trainer.scheduler.last_epoch = self._position - 1  # the next hook takes it one further
+        if self._seconds_spent >= 1:
             self.trainer.max_iter = self.trainer.iter + 1
+
+    def _set(self, done: int, agree: bool) -> None:
+        if math.isfinite(self._max_seconds):
+            share = min(self._clock.wall_clock() / self._max_seconds, 1.0)
+            if comm.get_world_size() == 1:
+                self._seconds_spent = share
+            elif agree:
+                self._seconds_spent = max(comm.all_gather(share))
+        # In iterations, so that without a limit it is the iteration to the bit.
+        self._position = max(done, self._seconds_spent * self._length)
 
 
 class BestCheckpointer(hooks.BestCheckpointer):

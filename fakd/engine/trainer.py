@@ -23,13 +23,12 @@ from fakd.evaluation import PredictionWriter, SegEvaluator, as_tested
 
 from .hooks import (
     BestCheckpointer,
-    Progress,
+    Budget,
     RunClock,
     SaveState,
     StepSeed,
     StopOnSignal,
     TimeIsUp,
-    TimeLimit,
 )
 from .logging_hooks import ModelScalars, ProgressBar, Writers
 from .step import StepTrainer
@@ -53,6 +52,7 @@ class Trainer(DefaultTrainer):
     Attributes:
         last_results: what the last evaluation gave, empty on other ranks than the first.
         clock: wall-clock and time per iteration over all restarts.
+        budget: how much of the iterations or seconds is spent.
         best: the best evaluation so far; None where nothing is evaluated or on other ranks than the first.
     """
 
@@ -112,13 +112,13 @@ class Trainer(DefaultTrainer):
         """All hooks, in an order that matters: evaluate, note the best, save, stop, log."""
         cfg = self.cfg
         self.clock = RunClock()
+        self.budget = Budget(self.clock, self._max_seconds)
         save = SaveState(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
         result = [
             StepSeed(cfg.SEED),
-            Progress(),
             hooks.IterationTimer(),
             self.clock,
-            TimeLimit(self.clock, self._max_seconds),
+            self.budget,
             hooks.LRScheduler(),
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
         ]
