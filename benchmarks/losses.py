@@ -1,4 +1,4 @@
-"""Bars 1 to 7: PD, CWD and their augmented forms beside plain reference forms."""
+"""Bars 1 to 7 and 17: PD, CWD, their augmented forms and the cross-entropy beside plain reference forms."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fakd.functional.augmentation import augmented_pixel_kl
+from fakd.functional.cross_entropy import upsampled_cross_entropy
 from fakd.functional.divergence import Offset, channel_kl, pixel_kl, softmax_kl
 
 from . import reference
@@ -172,12 +173,34 @@ def augmented_channel(report: Report) -> None:
         report.at_most("7", f"{case}: peak over CWD's public form", ours.peak / cwd.peak, 0.7, timed=False)
 
 
+def cross_entropy(report: Report) -> None:
+    """Bar 17."""
+    for n, k in ((1, 150), (2, 19)):
+        _, _, h, side = report.shape(n, k, 64, 512)
+        logits = 3 * torch.randn(n, k, h, h)
+        labels = torch.randint(k, (n, side, side))
+        case = title("cross-entropy of logits", logits) + f" at {side}x{side}"
+        costs = report.compare(
+            case,
+            {
+                "up-sampled": lambda x, y=labels: reference.upsampled_cross_entropy(x, y) / y.numel(),
+                "fakd": lambda x, y=labels: upsampled_cross_entropy(x, y) / y.numel(),
+            },
+            [logits],
+            Floor(2 * logits.nbytes + labels.nbytes),
+        )
+        plain, ours = costs["up-sampled"], costs["fakd"]
+        report.at_least("17", f"{case}: speed-up over up-sampled scores", plain.ms / ours.ms, 1.5)
+        report.at_least("17", f"{case}: memory saved", plain.peak / ours.peak, 7, timed=False)
+
+
 def fill(report: Report) -> None:
     against_float64()
     plain(report)
     finite(report)
     augmented_pixel(report)
     augmented_channel(report)
+    cross_entropy(report)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,12 @@ def pixel_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
     return tau**2 * F.kl_div(log_q, p, reduction="batchmean")
 
 
+def upsampled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum over pixels of the cross-entropy of logits (N, K, h, w) resized to labels (N, H, W)."""
+    scores = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+    return F.cross_entropy(scores, labels, reduction="sum")
+
+
 def channel_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
     """CWD in the public manner: two softmaxes over pixels, then a logarithm of the student's."""
     n, k, _ = student.shape

@@ -12,6 +12,7 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from ..functional.cross_entropy import upsampled_cross_entropy
 from ..registry import DECODE_HEAD_REGISTRY, lookup
 from ..structures import SegOutput, SegSpec
 from .decode_heads import DecodeHead, FCNHead
@@ -160,13 +161,9 @@ class Segmentor(nn.Module):
         return losses
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        logits = F.interpolate(
-            logits.float(),
-            size=labels.shape[-2:],
-            mode="bilinear",
-            align_corners=self.decode_head.align_corners,
+        total = upsampled_cross_entropy(
+            logits.float(), labels, self.ignore_value, self.decode_head.align_corners
         )
-        total = F.cross_entropy(logits, labels, ignore_index=self.ignore_value, reduction="sum")
         if self.loss_mean == "all":
             return total / labels.numel()
         return total / (labels != self.ignore_value).sum().clamp(min=1)
