@@ -6,9 +6,12 @@ import logging
 
 import torch
 from detectron2.config import CfgNode
+from timm.layers import convert_sync_batchnorm
+from torch import nn
 
 from ..checkpoint.teacher import load_teacher
 from ..config import NO_RECIPE, load_config
+from ..layers import Critic
 from ..losses import DistillLoss
 from ..losses.base import config_key
 from ..registry import DISTILL_LOSS_REGISTRY, lookup
@@ -67,3 +70,14 @@ def build_teacher(cfg: CfgNode) -> Segmentor:
     model = build_segmentor(teacher_cfg)
     load_teacher(model, teacher.WEIGHTS, teacher.CONFIG_FILE, allow_pickle=cfg.CHECKPOINT.ALLOW_PICKLE)
     return model
+
+
+def share_batch_norm(model: nn.Module) -> None:
+    """Let what is trained normalise by the statistics of all processes: a student, and its losses' adapters."""
+    # timm's converter, because torch's drops the activation inside timm's BatchNormAct2d.
+    convert_sync_batchnorm(getattr(model, "student", model))
+    for loss in getattr(model, "losses", nn.ModuleDict()).values():
+        for name, part in loss.named_children():
+            # A critic's gradient penalty is differentiated twice, which SyncBatchNorm cannot be.
+            if not isinstance(part, Critic):
+                setattr(loss, name, convert_sync_batchnorm(part))

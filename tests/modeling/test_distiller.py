@@ -6,10 +6,11 @@ import pytest
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from material import VOID, build_loss, draw_labels, small_segmentor
+from torch import nn
 
 from fakd.config import load_config
 from fakd.modeling import Distiller
-from fakd.modeling.build import build_distill_losses
+from fakd.modeling.build import build_distill_losses, share_batch_norm
 from fakd.structures import LossInputs
 
 SMALL = """
@@ -169,6 +170,16 @@ def test_progress_reaches_the_schedule():
 
 
 # Checkpoints ------------------------------------------------------------------------------------------
+
+
+def test_batch_norm_is_shared_by_processes_except_where_it_cannot_be():
+    model = distiller(("CIRKDMemory", "SKDSHolistic"))
+    share_batch_norm(model)
+    shared = {n for n, m in model.named_modules() if isinstance(m, nn.SyncBatchNorm)}
+    local = {n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert shared and all(n.startswith(("student.", "losses.CIRKDMemory.projector.")) for n in shared)
+    assert any("projector" in n for n in shared)
+    assert local and all(n.startswith(("teacher.", "losses.SKDSHolistic.critic.")) for n in local)
 
 
 def test_its_state_is_the_plain_student_s_alone():
