@@ -73,7 +73,7 @@ def build_teacher(cfg: CfgNode) -> Segmentor:
 
 
 def share_batch_norm(model: nn.Module) -> None:
-    """Let what is trained normalise by the statistics of all processes: a student, and its losses' adapters."""
+    """Let the student and the adapters of losses normalise by the statistics of all processes."""
     # timm's converter, because torch's drops the activation inside timm's BatchNormAct2d.
     convert_sync_batchnorm(getattr(model, "student", model))
     for loss in getattr(model, "losses", nn.ModuleDict()).values():
