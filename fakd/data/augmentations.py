@@ -72,13 +72,15 @@ class ScaledCropTransform(T.Transform):
         """By how much the image is enlarged."""
         return max(new / old for new, old in zip(self.scaled, self.size, strict=True))
 
-    def apply_image(self, img: np.ndarray, interp: int = Image.Resampling.BILINEAR) -> np.ndarray:
+    def cut(self, picture: Image.Image, interp: int = Image.Resampling.BILINEAR) -> Image.Image:
+        """The window of a picture, without a copy of the rest."""
         (height, width), (rows, columns) = self.window, self.scaled
-        if img.shape[:2] == tuple(self.scaled):
-            return img[self.top : self.top + height, self.left : self.left + width]
-        y, x = img.shape[0] / rows, img.shape[1] / columns
+        x, y = picture.width / columns, picture.height / rows
         box = (self.left * x, self.top * y, (self.left + width) * x, (self.top + height) * y)
-        return np.asarray(Image.fromarray(img).resize((width, height), interp, box))
+        return picture.resize((width, height), interp, box)
+
+    def apply_image(self, img: np.ndarray, interp: int = Image.Resampling.BILINEAR) -> np.ndarray:
+        return np.asarray(self.cut(Image.fromarray(img), interp))
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         return self.apply_image(segmentation, Image.Resampling.NEAREST)
@@ -86,6 +88,27 @@ class ScaledCropTransform(T.Transform):
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         y, x = (new / old for new, old in zip(self.scaled, self.size, strict=True))
         return coords * [x, y] - [self.left, self.top]
+
+
+class Pad(T.Augmentation):
+    """Fills what an image lacks of a size, on the right and below; a larger image stays as it is.
+
+    Args:
+        size: (height, width).
+        value: of the filling.
+        ignore_value: of the label's filling.
+    """
+
+    def __init__(self, size: tuple[int, int], value: int, ignore_value: int):
+        super().__init__()
+        self.size, self.value, self.ignore_value = size, value, ignore_value
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        height, width = image.shape[:2]
+        below, right = (max(wanted - had, 0) for wanted, had in zip(self.size, (height, width), strict=True))
+        if not below and not right:
+            return T.NoOpTransform()
+        return T.PadTransform(0, 0, right, below, width, height, self.value, self.ignore_value)
 
 
 class RandomScaledCrop(T.Augmentation):
@@ -156,7 +179,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
         raise ValueError(f"INPUT.RANDOM_FLIP must be 'horizontal' or 'none', got '{cfg.INPUT.RANDOM_FLIP}'.")
     if cfg.INPUT.PHOTOMETRIC:
         augmentations.append(PhotometricDistortion(cfg.INPUT.FORMAT))
-    # Last, so that the padding keeps the colour that means nothing, and lies right and below. Nothing is cut.
+    # Last, so that the padding keeps the colour that means nothing.
     mean = round(sum(cfg.MODEL.PIXEL_MEAN) / len(cfg.MODEL.PIXEL_MEAN))
-    augmentations.append(T.FixedSizeCrop(crop_size, pad_value=mean, seg_pad_value=ignore_value))
+    augmentations.append(Pad(crop_size, mean, ignore_value))
     return augmentations

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from fakd.checkpoint import atomic_write
 
-from .images import decode, open_image
+from .images import decode, open_image, size_error
 from .labels import read_label
 
 _SHOWN = 16  # images on the contact sheet
@@ -84,12 +84,12 @@ def _count(
     path = record["sem_seg_file_name"]
     try:
         with open_image(record["file_name"]) as picture:
-            size = decode(picture, "RGB").shape[:2]
-        label = read_label(path, ignore_label, -1, id_map)
+            size = decode(picture).size[::-1]
+            label = read_label(path, ignore_label, -1, id_map)
+            if label.shape != size:
+                return size_error(record, picture, label)
     except ValueError as error:
         return str(error)
-    if label.shape != size:
-        return f"The label '{path}' is {label.shape[1]}x{label.shape[0]}, its image {size[1]}x{size[0]}."
     if label.max() >= num_classes:
         unknown = np.unique(label[label >= num_classes])[:10].tolist()
         return f"The label '{path}' holds the ids {unknown}, but there are {num_classes} classes."
@@ -106,10 +106,9 @@ def _draw_sheet(records: list[dict], metadata, path: str | Path) -> None:
     for place, index in enumerate(chosen):
         record = records[index]
         with open_image(record["file_name"]) as picture:
-            image = decode(picture, "RGB")
+            image = np.array(decode(picture))
         label = read_label(record["sem_seg_file_name"], metadata.ignore_label, -1, metadata.get("id_map"))
         covered = (image[label >= 0] // 2 + colours[label[label >= 0]] // 2).astype(np.uint8)
-        image = image.copy()
         image[label >= 0] = covered
         tile = Image.fromarray(image)
         tile.thumbnail(_TILE)

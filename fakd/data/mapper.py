@@ -9,10 +9,10 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
+from PIL import Image
 
 from .augmentations import RandomScaledCrop, build_augmentations
-from .datasets.folders import shown_size
-from .images import decode, open_image
+from .images import as_array, decode, open_image, shown_size, size_error
 from .labels import read_ids, read_label
 
 
@@ -98,45 +98,43 @@ class SemSegMapper:
             aug_input = self._read_crop(sample)
         else:
             with open_image(sample["file_name"]) as picture:
-                aug_input = T.AugInput(decode(picture, self.image_format))
+                aug_input = T.AugInput(as_array(decode(picture), self.image_format))
             # The prediction is asked for at the file's own size, whatever the network is shown.
             sample["height"], sample["width"] = aug_input.image.shape[:2]
         self.augmentations(aug_input)
         if self.is_train:
             sample["sem_seg"] = torch.from_numpy(aug_input.sem_seg.astype(np.int64))
-        sample["image"] = torch.from_numpy(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
+        sample["image"] = torch.from_numpy(np.array(aug_input.image.transpose(2, 0, 1), order="C"))
         return sample
 
     def _read_crop(self, sample: dict) -> T.AugInput:
         with open_image(sample["file_name"]) as picture:
-            label = self._read_checked_label(sample, shown_size(picture)[::-1])
+            label = self._read_checked_label(sample, picture)
             if self.crop is None:
-                return T.AugInput(decode(picture, self.image_format), sem_seg=label)
+                return T.AugInput(as_array(decode(picture), self.image_format), sem_seg=label)
             cut = self.crop.get_transform(label, label)
-            image = cut.apply_image(decode(picture, self.image_format, cut.factor))
-        return T.AugInput(image, sem_seg=cut.apply_segmentation(label))
+            window = cut.cut(decode(picture, cut.factor))
+        return T.AugInput(as_array(window, self.image_format), sem_seg=cut.apply_segmentation(label))
 
-    def _read_checked_label(self, sample: dict, size: tuple[int, int]) -> np.ndarray:
+    def _read_checked_label(self, sample: dict, picture: Image.Image) -> np.ndarray:
         """(H, W) class ids in one byte, or in four where one does not hold them all."""
-        path = sample["sem_seg_file_name"]
+        path, size = sample["sem_seg_file_name"], shown_size(picture)[::-1]
         ids = read_ids(path)
         if self.fits_byte and ids.dtype == np.uint8 and ids.shape == size:
             # Two passes over bytes, where most files end; what is wrong is told by the slow way below.
             if not cv2.LUT(ids, self.is_unknown).any():
                 return cv2.LUT(ids, self.class_of)
-        label = read_label(path, self.ignore_label, self.ignore_value, self.id_map)
+        label = read_label(path, self.ignore_label, -1, self.id_map)
         if label.shape != size:
+            raise ValueError(size_error(sample, picture, label))
+        unknown = label[label >= self.num_classes]
+        if unknown.size:
             raise ValueError(
-                f"The image '{sample['file_name']}' is {size[1]}x{size[0]} pixels (width x height), "
-                f"its label '{path}' {label.shape[1]}x{label.shape[0]}. Both must have the same size."
-            )
-        unknown = ((label < 0) | (label >= self.num_classes)) & (label != self.ignore_value)
-        if unknown.any():
-            raise ValueError(
-                f"The label file '{path}' holds the ids {np.unique(label[unknown]).tolist()[:10]}, but ids "
+                f"The label file '{path}' holds the ids {np.unique(unknown).tolist()[:10]}, but ids "
                 f"must lie in [0, {self.num_classes}) or be the dataset's void id {self.ignore_label}. "
                 "Check MODEL.SEM_SEG_HEAD.NUM_CLASSES and the ignore_label of the dataset's metadata."
             )
+        label[label < 0] = self.ignore_value
         return label.astype(np.uint8 if self.fits_byte else np.int32)
 
 

@@ -112,3 +112,75 @@ def test_datasets_with_different_void_ids_are_not_mixed(cfg):
             SemSegMapper(cfg)
     finally:
         MetadataCatalog.remove("other_test")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_images_of_other_modes_become_colour(cfg, record, mode):
+    suffix = "tif" if mode == "CMYK" else "png"
+    record = record | {"file_name": record["file_name"].replace("png", suffix)}
+    Image.fromarray(draw_scene(2)[0]).convert(mode).save(record["file_name"])
+    image = SemSegMapper(cfg, is_train=False)(record)["image"]
+    assert image.shape == (3, 96, 128)
+    assert abs(image.float().mean() - draw_scene(2)[0].mean()) < 20
+    assert SemSegMapper(cfg)(record)["image"].shape == (3, 64, 72)
+
+
+def test_an_image_of_sixteen_bits_is_refused_and_not_shown_white(cfg, record):
+    Image.fromarray(np.full((96, 128), 3000, np.uint16)).save(record["file_name"])
+    for is_train in (True, False):
+        with pytest.raises(ValueError, match=r"images/2\.png': its mode is 'I;16'.*Convert it to 8 bits"):
+            SemSegMapper(cfg, is_train=is_train)(record)
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
+def test_an_image_is_turned_as_its_exif_data_says_and_its_label_is_not(cfg, record, orientation):
+    """What a camera wrote sideways is shown upright, and the label is of what is shown."""
+    label = draw_scene(2)[1] % 200
+    path = record["file_name"].replace("png", "jpg")
+    shown = Image.fromarray(np.stack([label * 20] * 3, 2).astype(np.uint8))
+    back = {2: 0, 3: 3, 6: 2, 8: 4}  # Pillow's names of the opposite turns
+    stored = shown.transpose(back[orientation]) if orientation in back else shown
+    exif = stored.getexif()
+    exif[274] = orientation
+    stored.save(path, quality=95, exif=exif)
+    cfg.INPUT.SCALE_RANGE, cfg.INPUT.CROP.SIZE, cfg.INPUT.RANDOM_FLIP = (1.0, 1.0), (96, 128), "none"
+    sample = SemSegMapper(cfg)(record | {"file_name": path})
+    valid = sample["sem_seg"] != 255
+    assert ((sample["image"][0].long() - 20 * sample["sem_seg"]).abs()[valid] < 25).float().mean() > 0.9
+    np.testing.assert_array_equal(
+        SemSegMapper(cfg, is_train=False)(record | {"file_name": path})["image"], sample["image"]
+    )
+
+
+def test_a_label_drawn_on_the_stored_pixels_of_a_turned_image_is_explained(cfg, record):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(draw_scene(2)[0]).save(record["file_name"], exif=exif)
+    with pytest.raises(ValueError, match=r"96x128 pixels \(width x height, turned as its EXIF data says\)"):
+        SemSegMapper(cfg)(record)
+
+
+def test_void_of_another_dataset_is_an_unknown_id(cfg, record):
+    MetadataCatalog.remove("small_test")
+    MetadataCatalog.get("small_test").set(stuff_classes=list("abcdefghijkl"), ignore_label=12)
+    _write_label(record, np.full((96, 128), 255, np.uint8))
+    with pytest.raises(ValueError, match=r"labels/2\.png' holds the ids \[255\].*void id 12"):
+        SemSegMapper(cfg)(record)
+
+
+def test_a_picture_beyond_pillow_s_limit_is_named(cfg, record, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"Cannot read the image '.*images/2\.png': Image size \(12288"):
+        SemSegMapper(cfg)(record)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (2000, 3)])
+def test_images_of_extreme_shapes_become_crops(cfg, record, size):
+    Image.new("RGB", size, (9, 9, 9)).save(record["file_name"])
+    _write_label(record, np.full(size[::-1], 3, np.uint8))
+    for base in ((0, 0), (64, 64)):
+        cfg.INPUT.BASE_SIZE = base
+        sample = SemSegMapper(cfg)(record)
+        assert sample["image"].shape == (3, 64, 72)
+        assert set(sample["sem_seg"].unique().tolist()) <= {3, 255} and (sample["sem_seg"] == 3).any()
+        assert min(SemSegMapper(cfg, is_train=False)(record)["image"].shape) >= 1

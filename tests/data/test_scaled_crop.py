@@ -5,7 +5,7 @@ from PIL import Image
 
 from fakd.data import RandomScale
 from fakd.data.augmentations import RandomScaledCrop, ScaledCropTransform
-from fakd.data.images import decode, open_image
+from fakd.data.images import as_array, decode, open_image
 from fakd.data.photometric import PhotometricDistortion
 
 COARSE = np.random.RandomState(0).randint(0, 256, (9, 12, 3)).astype(np.uint8)
@@ -28,9 +28,11 @@ def test_a_jpeg_decoded_at_a_fraction_shows_the_same(tmp_path):
     crops = []
     for factor in (1.0, 0.2):
         with open_image(str(tmp_path / "a.jpg")) as picture:
-            image = decode(picture, "RGB", factor)
-        crops.append(ScaledCropTransform((720, 960), (144, 192), 20, 30, (64, 64)).apply_image(image))
-    assert image.shape == (180, 240, 3)
+            image = decode(picture, factor)
+        crops.append(
+            as_array(ScaledCropTransform((720, 960), (144, 192), 20, 30, (64, 64)).cut(image), "RGB")
+        )
+    assert image.size == (240, 180)
     assert np.abs(crops[0].astype(int) - crops[1]).mean() < 2
 
 

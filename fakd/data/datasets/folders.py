@@ -3,12 +3,9 @@
 import os
 from collections.abc import Iterable
 
-from PIL import Image
+from ..images import open_image, shown_size
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-
-#: EXIF orientations under which a picture is shown with width and height exchanged.
-_TURNED = (5, 6, 7, 8)
 
 
 def datasets_root() -> str:
@@ -93,11 +90,8 @@ def make_record(image_file: str, label_file: str, image_id: str) -> dict:
     Raises:
         ValueError: the image cannot be read.
     """
-    try:
-        with Image.open(image_file) as picture:
-            width, height = shown_size(picture)
-    except OSError as error:
-        raise ValueError(f"Cannot read the image '{image_file}': {error}") from error
+    with open_image(image_file) as picture:
+        width, height = shown_size(picture)
     return {
         "file_name": image_file,
         "sem_seg_file_name": label_file,
@@ -105,14 +99,6 @@ def make_record(image_file: str, label_file: str, image_id: str) -> dict:
         "width": width,
         "image_id": image_id,
     }
-
-
-def shown_size(picture: Image.Image) -> tuple[int, int]:
-    """Width and height of a picture as detectron2 reads it, which turns it as its EXIF data says."""
-    width, height = picture.size
-    # The base class's method looks at the header; that of a png decodes all its pixels first.
-    turned = Image.Image.getexif(picture).get(274) in _TURNED
-    return (height, width) if turned else (width, height)
 
 
 def read_stems(path: str, remedy: str) -> list[str]:
