@@ -1,4 +1,4 @@
-"""From checkpoints of mmsegmentation and of CIRKD to this project's, key by key."""
+"""From checkpoints of mmsegmentation, of CIRKD and of SegFormer to this project's, key by key."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .layouts import backbone_names, unwrap
+from .layouts import backbone_weights, unwrap
 
 # CIRKD's networks want BGR from 0 to 255 minus this mean, and no division.
 CIRKD_MEAN = (104.00698793, 116.66876762, 122.67891434)
+_CIRKD: dict[str, Any] = {
+    "INPUT.FORMAT": "BGR",
+    "MODEL.PIXEL_MEAN": list(CIRKD_MEAN),
+    "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
+    "MODEL.SEM_SEG_HEAD.ALIGN_CORNERS": True,
+}
+# A bias in front of a batch norm, which moves its mean; a classifier that its authors' network never calls.
+_SEGFORMER_ABSORBED = ("linear_fuse.0.bias", "conv_seg.weight", "conv_seg.bias")
 _BN = {"0": "conv", "1": "bn"}
 
 
@@ -24,7 +32,7 @@ class Converted:
         weights: by the names of :class:`fakd.modeling.Segmentor`.
         config: config keys that the checkpoint determines, as {key: value}.
         classes: names of the classes; empty if the file has none.
-        source: "mmsegmentation" or "CIRKD".
+        source: "mmsegmentation", "CIRKD", "SegFormer's authors" or "Hugging Face".
     """
 
     weights: dict[str, Tensor]
@@ -37,31 +45,33 @@ def convert(content: Mapping[str, Any]) -> Converted:
     """Converts what a checkpoint file holds.
 
     Args:
-        content: of mmsegmentation 0.x or 1.x, or of CIRKD; with or without the container and "module.".
+        content: of mmsegmentation 0.x or 1.x, of CIRKD, or of a SegFormer of its authors or of Hugging
+            Face; with or without the container and "module.".
 
     Raises:
         ValueError: it holds no weights, or those of another kind of network.
     """
     weights = unwrap(content)
     meta = content.get("meta", {})
-    if any(key.startswith("pretrained.") for key in weights):
-        renamed = _from_cirkd(weights)
-        config: dict[str, Any] = {
-            "INPUT.FORMAT": "BGR",
-            "MODEL.PIXEL_MEAN": list(CIRKD_MEAN),
-            "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
-            "MODEL.SEM_SEG_HEAD.ALIGN_CORNERS": True,
-        }
-        source = "CIRKD"
+    config: dict[str, Any] = {}
+    if source := _segformer_source(weights):
+        renamed, config = _from_segformer(weights), dict(_CIRKD) if source == "CIRKD" else {}
+        config["MODEL.BACKBONE.DILATION_STYLE"] = "timm"
+        config["MODEL.SEM_SEG_HEAD.NAME"] = "LinearSegformerHead"
+        if "decode_head.conv_seg.weight" in renamed:
+            config["MODEL.SEM_SEG_HEAD.CHANNELS"] = renamed["decode_head.conv_seg.weight"].shape[1]
+    elif any(key.startswith("pretrained.") for key in weights):
+        renamed, config, source = _from_cirkd(weights), dict(_CIRKD), "CIRKD"
     elif any(key.startswith("backbone.") for key in weights):
-        renamed, config, source = _from_mmseg(weights), {}, "mmsegmentation"
+        renamed, source = _from_mmseg(weights), "mmsegmentation"
         align_corners = _align_corners(meta)
         if align_corners is not None:
             config["MODEL.SEM_SEG_HEAD.ALIGN_CORNERS"] = align_corners
     else:
         raise ValueError(
-            f"no key begins with 'backbone.' (mmsegmentation) or 'pretrained.' (CIRKD); the first is "
-            f"'{next(iter(weights))}'. For ImageNet weights of a backbone set MODEL.BACKBONE.PRETRAINED."
+            f"no key begins with 'backbone.' (mmsegmentation) or 'pretrained.' (CIRKD), and it is no "
+            f"SegFormer; the first is '{next(iter(weights))}'. For ImageNet weights of a backbone set "
+            "MODEL.BACKBONE.PRETRAINED."
         )
     if "decode_head.conv_seg.weight" in renamed:
         config["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(renamed["decode_head.conv_seg.weight"])
@@ -104,26 +114,56 @@ def nested(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_mmseg(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The heads' names are the same in both."""
-    prefix = "backbone."
-    _, names = backbone_names(k.removeprefix(prefix) for k in weights if k.startswith(prefix))
-    return {
-        f"backbone.net.{names[k.removeprefix(prefix)]}" if k.startswith(prefix) else k: v
-        for k, v in weights.items()
-    }
+    heads = {k: v for k, v in weights.items() if not k.startswith("backbone.")}
+    return _backbone(weights, r"backbone\.") | heads
+
+
+def _backbone(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """This project's weights of the backbone, whose names begin with ``prefix``, a regular expression."""
+    body = {re.sub(prefix, "", k, count=1): v for k, v in weights.items() if re.match(prefix, k)}
+    return {f"backbone.net.{k}": v for k, v in backbone_weights(body)[1].items()}
 
 
 def _from_cirkd(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    body = {
-        k: re.sub(r"^pretrained\.(net\.)?", "", k)
-        for k in weights
-        # The ImageNet classifier, which its networks carry along unused.
-        if k.startswith("pretrained.") and not re.match(r"pretrained\.(net\.)?(fc|classifier)\.", k)
-    }
-    _, names = backbone_names(body.values())
-    renamed = {f"backbone.net.{names[key]}": weights[k] for k, key in body.items()}
+    # The last are the ImageNet classifier, which its networks carry along unused.
+    renamed = _backbone(weights, r"pretrained\.(net\.)?(?!(fc|classifier)\.)")
     for key, value in weights.items():
         if not key.startswith("pretrained."):
             renamed[_cirkd_head_name(key)] = value
+    return renamed
+
+
+def _segformer_source(weights: Mapping[str, Tensor]) -> str | None:
+    """Whose SegFormer with linear layers in the head it is, if it is one."""
+    sources = {
+        "linear_c1.proj.weight": "CIRKD",
+        "decode_head.linear_c1.proj.weight": "SegFormer's authors",
+        "decode_head.linear_c.0.proj.weight": "Hugging Face",
+    }
+    return next((source for key, source in sources.items() if key in weights), None)
+
+
+def _from_segformer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A SegFormer whose head's layers are matrices, and whose maps are joined from the coarsest on."""
+    renamed = _backbone(weights, r"(backbone\.)?(?!decode_head\.|linear_)")
+    for key, value in weights.items():
+        name = re.sub(r"^decode_head\.", "", key)
+        if match := re.fullmatch(r"linear_c(\.?)(\d)\.proj\.(\w+)", name):
+            index = int(match[2]) - (not match[1])  # Hugging Face counts from 0
+            value = value[..., None, None] if match[3] == "weight" else value
+            renamed[f"decode_head.convs.{index}.{match[3]}"] = value
+        elif re.fullmatch(r"linear_fuse(\.conv|\.0)?\.weight", name):
+            value = value.unflatten(1, (4, -1)).flip(1).flatten(1, 2)
+            renamed["decode_head.fusion_conv.conv.weight"] = value
+        elif match := re.fullmatch(r"(?:linear_fuse\.bn|linear_fuse\.1|batch_norm)\.(\w+)", name):
+            renamed[f"decode_head.fusion_conv.bn.{match[1]}"] = value
+        elif match := re.fullmatch(r"(?:linear_pred|classifier)\.(\w+)", name):
+            renamed[f"decode_head.conv_seg.{match[1]}"] = value
+        elif key.startswith(("decode_head.", "linear_")) and name not in _SEGFORMER_ABSORBED:
+            renamed[key] = value  # found by the check
+    mean = "decode_head.fusion_conv.bn.running_mean"
+    if "linear_fuse.0.bias" in weights and mean in renamed:
+        renamed[mean] = renamed[mean] - weights["linear_fuse.0.bias"]
     return renamed
 
 

@@ -1,10 +1,11 @@
-"""Names of one network's weights in the files of other projects, as timm calls them."""
+"""One network's weights in the files of other projects, as timm calls and divides them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 # Blocks in each stage of a MobileNetV2; files of other projects count them in one row.
@@ -35,31 +36,38 @@ def unwrap(content: Mapping) -> dict[str, Tensor]:
     return weights
 
 
-def backbone_names(keys: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """timm's name for every key of a backbone, whose layout is recognised by its keys.
+def backbone_weights(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """A backbone's weights as timm's feature network has them; the layout is recognised by its keys.
 
     Args:
-        keys: without the prefix of the whole network.
+        weights: without the prefix of the whole network.
 
     Returns:
-        The layout's name, for the log, and {key: timm's key}.
+        The layout's name, for the log, and {timm's key: weight}.
     """
-    keys = list(keys)
-    have = set(keys)
-    rename: Callable[[str], str]
+    layout, rename = _layout(weights)
+    renamed = {rename(key): value for key, value in weights.items()}
+    return layout, _as_pyramid(renamed) if rename in (_mmseg_mit, _hugging_face_mit) else renamed
+
+
+def _layout(have: Mapping[str, Tensor]) -> tuple[str, Callable[[str], str]]:
     if "stem.0.weight" in have and "layer1.0.conv1.weight" in have:
-        layout, rename = "mmsegmentation's ResNet", _mmseg_resnet
-    elif "layer1.0.conv.0.conv.weight" in have:
-        layout, rename = "mmsegmentation's MobileNetV2", _mmseg_mobilenet
-    elif "conv3.weight" in have and "layer1.0.conv1.weight" in have:
-        layout, rename = "CIRKD's ResNet", _cirkd_resnet
-    elif "features.1.conv.0.0.weight" in have:
-        layout, rename = "torchvision's MobileNetV2", _torchvision_mobilenet
-    elif "features.1.conv.0.weight" in have:
-        layout, rename = "CIRKD's MobileNetV2", _cirkd_mobilenet
-    else:
-        layout, rename = "timm's", str
-    return layout, {key: rename(key) for key in keys}
+        return "mmsegmentation's ResNet", _mmseg_resnet
+    if "layer1.0.conv.0.conv.weight" in have:
+        return "mmsegmentation's MobileNetV2", _mmseg_mobilenet
+    if "layers.0.0.projection.weight" in have:
+        return "mmsegmentation's MiT", _mmseg_mit
+    if "conv3.weight" in have and "layer1.0.conv1.weight" in have:
+        return "CIRKD's ResNet", _cirkd_resnet
+    if "features.1.conv.0.0.weight" in have:
+        return "torchvision's MobileNetV2", _torchvision_mobilenet
+    if "features.1.conv.0.weight" in have:
+        return "CIRKD's MobileNetV2", _cirkd_mobilenet
+    if "patch_embed1.proj.weight" in have:
+        return "its authors' MiT", _original_mit
+    if any(key.removeprefix("segformer.") == "encoder.patch_embeddings.0.proj.weight" for key in have):
+        return "Hugging Face's MiT", _hugging_face_mit
+    return "timm's", str
 
 
 def _mmseg_resnet(key: str) -> str:
@@ -118,3 +126,81 @@ def _mobilenet_block(stage: int, block: int, position: int, is_bn: bool, leaf: s
     """The name of the convolution at ``position`` in its block, or of the batch norm behind it."""
     convs = ("conv_dw", "conv_pw") if stage == 0 else ("conv_pw", "conv_dw", "conv_pwl")
     return f"blocks.{stage}.{block}.{f'bn{position + 1}' if is_bn else convs[position]}.{leaf}"
+
+
+def _mit_place(stage: str | int, rest: str) -> str:
+    """Of the stages' embeddings timm has the first in front of its stage."""
+    if rest.startswith("downsample.") and int(stage) == 0:
+        return f"patch_embed.{rest.removeprefix('downsample.')}"
+    return f"stages_{stage}.{rest}"
+
+
+def _mmseg_mit(key: str) -> str:
+    match = re.fullmatch(r"layers\.(\d)\.(\d)\.(.+)", key)
+    if not match:
+        return key
+    stage, part, rest = match.groups()
+    if part == "0":
+        return _mit_place(stage, f"downsample.{rest.replace('projection.', 'proj.')}")
+    if part == "2":
+        return _mit_place(stage, f"norm.{rest}")
+    for theirs, timm in (
+        ("attn.attn.in_proj_", "attn.qkv."),
+        ("attn.attn.out_proj.", "attn.proj."),
+        ("ffn.layers.0.", "mlp.fc1."),
+        ("ffn.layers.1.", "mlp.dwconv."),
+        ("ffn.layers.4.", "mlp.fc2."),
+    ):
+        rest = rest.replace(theirs, timm)
+    return _mit_place(stage, f"blocks.{rest}")
+
+
+def _original_mit(key: str) -> str:
+    match = re.fullmatch(r"(patch_embed|block|norm)(\d)\.(.+)", key)
+    if not match:
+        return key
+    part = {"patch_embed": "downsample", "block": "blocks", "norm": "norm"}[match[1]]
+    return _mit_place(int(match[2]) - 1, f"{part}.{match[3].replace('dwconv.dwconv', 'dwconv')}")
+
+
+def _hugging_face_mit(key: str) -> str:
+    match = re.fullmatch(r"(?:segformer\.)?encoder\.(patch_embeddings|block|layer_norm)\.(\d)\.(.+)", key)
+    if not match:
+        return key
+    part, stage, rest = match.groups()
+    if part == "patch_embeddings":
+        return _mit_place(stage, f"downsample.{rest.replace('layer_norm', 'norm')}")
+    if part == "layer_norm":
+        return _mit_place(stage, f"norm.{rest}")
+    for theirs, timm in (
+        ("layer_norm_", "norm"),
+        ("attention.self.query", "attn.q"),
+        ("attention.self.key", "attn.k"),
+        ("attention.self.value", "attn.v"),
+        ("attention.self.sr", "attn.sr"),
+        ("attention.self.layer_norm", "attn.norm"),
+        ("attention.output.dense", "attn.proj"),
+        ("mlp.dense", "mlp.fc"),
+        ("dwconv.dwconv", "dwconv"),
+    ):
+        rest = rest.replace(theirs, timm)
+    return _mit_place(stage, f"blocks.{rest}")
+
+
+def _as_pyramid(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Attention and MLP in timm's shapes: queries alone, keys and values as one, convolutions as matrices."""
+    result = {}
+    for key, value in weights.items():
+        module, _, leaf = key.rpartition(".")
+        attention, _, part = module.rpartition(".")
+        if part == "qkv":
+            width = len(value) // 3
+            result[f"{attention}.q.{leaf}"], result[f"{attention}.kv.{leaf}"] = value[:width], value[width:]
+        elif part in ("k", "v") and {f"{attention}.k.{leaf}", f"{attention}.v.{leaf}"} <= set(weights):
+            both = [weights[f"{attention}.{x}.{leaf}"] for x in "kv"]
+            result[f"{attention}.kv.{leaf}"] = torch.cat(both)
+        elif module.endswith((".mlp.fc1", ".mlp.fc2")) and value.dim() == 4:
+            result[key] = value.flatten(1)
+        else:
+            result[key] = value
+    return result

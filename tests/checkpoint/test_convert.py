@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from mit_layouts import hugging_face_mit, mmseg_mit, original_mit
 
 from fakd.checkpoint import load_teacher, zoo
 from fakd.checkpoint.convert import check_fit, convert
@@ -103,6 +104,22 @@ LAYOUTS = {
 }
 
 
+def linear_head(ours, where, fuse, norm, classifier):
+    """The head of a SegFormer with linear layers: matrices, the coarsest map first where they are joined."""
+    theirs = {}
+    for key, value in ours.items():
+        if key.startswith("convs."):
+            _, index, leaf = key.split(".")
+            value = value[..., 0, 0] if leaf == "weight" else value
+            theirs[f"{where(int(index))}.proj.{leaf}"] = value
+        elif key == "fusion_conv.conv.weight":
+            theirs[f"{fuse}.weight"] = torch.cat(value.chunk(4, dim=1)[::-1], dim=1)
+        else:
+            key = key.replace("fusion_conv.bn", norm).replace("conv_seg", classifier)
+            theirs[key] = value
+    return theirs
+
+
 def network(name, *options):
     torch.manual_seed(0)
     return Segmentor(load_config(f"configs/_base_/models/{name}.yaml", [*SMALL, *options])).eval()
@@ -125,6 +142,84 @@ def test_every_key_of_mmsegmentation_finds_its_place(name):
     with torch.no_grad():
         assert torch.equal(source.encode(images).logits, target.encode(images).logits)
     assert found.config == {"MODEL.SEM_SEG_HEAD.NUM_CLASSES": 3}
+
+
+def shaken(name, *options):
+    """A network whose every weight and statistic differs from its default, and its state in two parts."""
+    source = network(name, *options)
+    with torch.no_grad():
+        for value in source.state_dict().values():
+            if value.is_floating_point():
+                value.add_(0.1 * torch.rand_like(value))
+    state = source.state_dict()
+    parts = [
+        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        for prefix in ("backbone.net.", "decode_head.")
+    ]
+    return source, *parts
+
+
+def test_mmsegmentations_segformer_finds_its_place():
+    source, body, head = shaken("segformer_b0")
+    theirs = {f"backbone.{k}": v for k, v in mmseg_mit(body).items()}
+    theirs |= {f"decode_head.{k}": v for k, v in head.items()}
+    assert theirs["backbone.layers.2.1.1.attn.attn.in_proj_weight"].shape == (3 * 160, 160)
+    found = convert({"state_dict": theirs, "meta": {"cfg": "align_corners=False"}})
+    check_fit(source, found.weights)
+    assert all(torch.equal(found.weights[k], v) for k, v in source.state_dict().items())
+
+
+LINEAR = "MODEL.SEM_SEG_HEAD.NAME LinearSegformerHead".split()
+
+
+HEADS = {
+    "CIRKD": ("", lambda i: f"linear_c{i + 1}", "linear_fuse.0", "linear_fuse.1", "linear_pred"),
+    "SegFormer's authors": (
+        "decode_head.",
+        lambda i: f"linear_c{i + 1}",
+        "linear_fuse.conv",
+        "linear_fuse.bn",
+        "linear_pred",
+    ),
+    "Hugging Face": ("decode_head.", lambda i: f"linear_c.{i}", "linear_fuse", "batch_norm", "classifier"),
+}
+
+
+@pytest.mark.parametrize("origin", HEADS)
+def test_segformers_with_linear_heads_find_their_place(origin):
+    source, body, head = shaken("segformer_b0", *LINEAR)
+    prefix, *names = HEADS[origin]
+    theirs = {f"{prefix}{k}": v for k, v in linear_head(head, *names).items()}
+    if origin == "Hugging Face":
+        theirs |= {f"segformer.{k}": v for k, v in hugging_face_mit(body).items()}
+    else:
+        before = "backbone." if prefix else ""
+        theirs |= {f"{before}{k}": v for k, v in original_mit(body).items()}
+    unused = {"decode_head.conv_seg.weight": torch.ones(3, 128, 1, 1)} if "authors" in origin else {}
+    found = convert(theirs | unused)
+    check_fit(source, found.weights)
+    assert all(torch.equal(found.weights[k], v) for k, v in source.state_dict().items())
+    assert found.source == origin and found.config["MODEL.SEM_SEG_HEAD.NAME"] == "LinearSegformerHead"
+    assert found.config["MODEL.SEM_SEG_HEAD.CHANNELS"] == 8
+    assert ("INPUT.FORMAT" in found.config) is (origin == "CIRKD")
+
+
+def test_a_bias_in_front_of_a_batch_norm_moves_its_mean():
+    """Only CIRKD's SegFormer has one."""
+    source, body, head = shaken("cirkd_segformer_b0")
+    bias = torch.randn(8)
+    with_bias = original_mit(body) | linear_head(head, *HEADS["CIRKD"][1:]) | {"linear_fuse.0.bias": bias}
+    found = convert(with_bias)
+    check_fit(source, found.weights)
+    images = torch.randn(1, 3, 41, 57)
+    with torch.no_grad():
+        conv = source.decode_head.fusion_conv.conv
+        conv.bias = torch.nn.Parameter(bias)
+        wanted = source.encode(images).logits
+        conv.bias = None
+        assert not torch.allclose(wanted, source.encode(images).logits)
+        source.load_state_dict(found.weights)
+        torch.testing.assert_close(source.encode(images).logits, wanted)
 
 
 def cirkd_names():

@@ -5,6 +5,7 @@ import logging
 import pytest
 import timm
 import torch
+from mit_layouts import hugging_face_mit, mmseg_mit, original_mit
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
@@ -91,6 +92,7 @@ def test_hrnet_resizes_twice_at_odd_sizes():
         ("hrnet_w18_small_v2", 32, [18, 36, 72, 144], [4, 8, 16, 32]),
         ("convnext_atto", 8, [40, 80, 160, 320], [4, 8, 8, 8]),
         ("pvt_v2_b0", 32, [32, 64, 160, 256], [4, 8, 16, 32]),
+        ("mit_b1", 32, [64, 128, 320, 512], [4, 8, 16, 32]),
         ("vgg11", 32, [256, 512, 512, 512], [4, 8, 16, 32]),
     ],
 )
@@ -197,3 +199,46 @@ def test_offline_the_file_to_fetch_and_the_key_are_named(monkeypatch):
     monkeypatch.setattr(timm, "create_model", unreachable)
     with pytest.raises(ValueError, match=r"(?s)timm/resnet18.*MODEL\.BACKBONE\.PRETRAINED"):
         TimmBackbone(name="resnet18", pretrained="timm")
+
+
+def test_a_mit_has_one_epsilon_in_mmsegmentations_style_and_its_authors_in_the_other():
+    def epsilons(style):
+        backbone = on_meta("mit_b0", output_stride=32, dilation_style=style)
+        return {n: m.eps for n, m in backbone.net.named_modules() if isinstance(m, nn.LayerNorm)}
+
+    assert set(epsilons("mmseg").values()) == {1e-6}
+    own = {n for n, eps in epsilons("timm").items() if eps == 1e-5}
+    embeddings = {"patch_embed.norm", *(f"stages_{i}.downsample.norm" for i in (1, 2, 3))}
+    # Behind the convolution that shrinks keys and values; the last stage has none.
+    assert own == embeddings | {f"stages_{i}.blocks.{j}.attn.norm" for i in range(3) for j in range(2)}
+
+
+def test_the_hub_s_mit_is_loaded_under_timms_names(tmp_path):
+    """Every weight but the classifier's, from a file as the hub has it."""
+    torch.manual_seed(0)
+    options = {"output_stride": 32}
+    state = TimmBackbone(name="mit_b0", **options).net.state_dict()
+    theirs = {f"segformer.{k}": v for k, v in hugging_face_mit(state).items()}
+    torch.save(theirs | {"classifier.weight": torch.ones(1000, 256)}, tmp_path / "w.bin")
+    overlay = {"file": str(tmp_path / "w.bin"), "hf_hub_id": None}
+    net = timm.create_model("mit_b0", features_only=True, pretrained=True, pretrained_cfg_overlay=overlay)
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+    assert timm.get_pretrained_cfg("mit_b0").hf_hub_id == "nvidia/mit-b0"
+    # The same by path.
+    backbone = TimmBackbone(name="mit_b0", pretrained=str(tmp_path / "w.bin"), **options)
+    assert all(torch.equal(v, state[k]) for k, v in backbone.net.state_dict().items())
+
+
+def test_the_files_of_segformers_authors_and_of_mmsegmentation_are_loaded_by_path(tmp_path, caplog):
+    torch.manual_seed(0)
+    state = TimmBackbone(name="mit_b0", output_stride=32).net.state_dict()
+    classifier = {"head.weight": torch.ones(1000, 256), "head.bias": torch.ones(1000)}
+    torch.save(original_mit(state) | classifier, tmp_path / "mit_b0.pth")
+    torch.save(mmseg_mit(state), tmp_path / "mmseg.pth")
+    for file in ("mit_b0.pth", "mmseg.pth"):
+        with caplog.at_level(logging.INFO):
+            backbone = TimmBackbone(name="mit_b0", output_stride=32, pretrained=str(tmp_path / file))
+        assert all(torch.equal(v, state[k]) for k, v in backbone.net.state_dict().items())
+    assert "not used: head.weight, head.bias" in caplog.text
+    with pytest.raises(ValueError, match="lacks"):
+        TimmBackbone(name="mit_b2", output_stride=32, pretrained=str(tmp_path / "mit_b0.pth"))

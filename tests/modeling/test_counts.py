@@ -21,6 +21,8 @@ MMSEG = {
     "deeplabv3_r101": (42.519, 42.221, 2.365, 682, 347.12),
     "deeplabv3_r18": (11.196, 2.642, 0.149, 178, 59.93),
     "deeplabv3_mbv2": (1.812, 16.564, 0.227, 352, 74.82),
+    "segformer_b0": (3.319, 0.401, 0, 208, 7.84),
+    "segformer_b4": (60.843, 0.532, 0, 864, 58.36),
 }
 # Millions of parameters in all, and in the auxiliary head.
 CIRKD = {
@@ -30,11 +32,14 @@ CIRKD = {
     "cirkd_deeplabv3_mbv2": (3.233, 0),
     "cirkd_pspnet_mbv2": (2.655, 0),
 }
+# Millions of parameters and 10^9 multiply-adds for 512x512 and 150 classes: Xie et al. 2021, Table 1a, whose head
+# CIRKD took over.
+SEGFORMER = {"cirkd_segformer_b0": (3.8, 8.4), "cirkd_segformer_b4": (64.1, 95.7)}
 
 
-def build(name):
+def build(name, num_classes=19):
     """On the meta device: shapes without values, so that the largest takes no memory."""
-    options = ["MODEL.DEVICE", "cpu", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "19"]
+    options = ["MODEL.DEVICE", "cpu", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", str(num_classes)]
     with torch.device("meta"):
         return Segmentor(load_config(f"configs/_base_/models/{name}.yaml", options)).eval()
 
@@ -58,6 +63,18 @@ def test_parameters_of_cirkds_networks(name):
 
 @pytest.mark.parametrize("name", MMSEG)
 def test_operations(name):
+    assert round(operations(build(name)), 2) == MMSEG[name][4]
+
+
+def operations(network):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        build(name).encode(torch.empty(1, 3, 512, 512, device="meta"))
-    assert round(counter.get_total_flops() / 2e9, 2) == MMSEG[name][4]
+        network.encode(torch.empty(1, 3, 512, 512, device="meta"))
+    return counter.get_total_flops() / 2e9
+
+
+@pytest.mark.parametrize("name", SEGFORMER)
+def test_segformers_are_as_large_as_published(name):
+    network = build(name, num_classes=150)
+    parameters, multiply_adds = SEGFORMER[name]
+    assert round(millions(network), 1) == parameters
+    assert operations(network) == pytest.approx(multiply_adds, rel=0.002)

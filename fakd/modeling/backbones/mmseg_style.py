@@ -1,7 +1,7 @@
 """What mmsegmentation's backbones do differently from timm's of the same weights.
 
 Only attributes and forward functions of built networks change, so weights are unaffected. With these changes
-every map equals mmsegmentation's to the bit; without them they are far off.
+every map of a convolutional network equals mmsegmentation's to the bit, and without them they are far off.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import torch.nn.functional as F
 from timm.models.hrnet import HighResolutionModule
 from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 
 def use_mmseg_style(net: nn.Module, name: str) -> None:
     """Changes a timm network in place to what mmsegmentation computes with its weights.
 
     ResNet: the second convolution of a basic block is never dilated. MobileNetV2: of a stage's blocks only
-    the first is dilated. HRNet: branches are fused bilinearly, at any image size. Others stay as they are.
+    the first is dilated. HRNet: branches are fused bilinearly, at any image size. MiT: all layer norms have
+    one epsilon. Others stay as they are.
 
     Args:
         net: built with the wanted output stride.
@@ -29,6 +31,8 @@ def use_mmseg_style(net: nn.Module, name: str) -> None:
             _dilate(module.conv2, 1)
         elif isinstance(module, HighResolutionModule):
             _fuse_bilinearly(module)
+        elif isinstance(module, nn.LayerNorm) and name.startswith("mit_"):
+            module.eps = 1e-6
     if name.startswith("mobilenetv2_"):
         stages: Any = net.blocks
         for stage in stages:
@@ -69,7 +73,9 @@ class BilinearFusion(HighResolutionModule):
         total: Tensor | int = 0
         for layer, source in zip(layers, x, strict=True):
             y = layer(source)
-            if y.shape[-2:] != like.shape[-2:]:
+            sides = zip(y.shape[-2:], like.shape[-2:], strict=True)
+            # An exported graph for any size cannot choose: where it cannot be told, the resize is in it.
+            if not all(statically_known_true(a == b) for a, b in sides):
                 y = F.interpolate(y, size=like.shape[-2:], mode="bilinear", align_corners=False)
             total = total + y
         return self.fuse_act(total)

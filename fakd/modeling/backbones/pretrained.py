@@ -11,7 +11,7 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from ...checkpoint.checkpointer import load_tensors
-from ...checkpoint.layouts import backbone_names, unwrap
+from ...checkpoint.layouts import backbone_weights, unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -69,13 +69,13 @@ def load_pretrained(net: nn.Module, path: str) -> None:
     weights = _read(path)
     prefix = "backbone." if any(k.startswith("backbone.") for k in weights) else ""
     weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    layout, names = backbone_names(weights)
+    layout, weights = backbone_weights(weights)
     # timm's feature networks write some dots of its classifiers' names as underscores.
     own = {key.replace("_", "."): key for key in net.state_dict()}
     found: dict[str, Tensor] = {}
     skipped = []
     for key, value in weights.items():
-        target = own.get(names[key].replace("_", "."))
+        target = own.get(key.replace("_", "."))
         if target is None:
             skipped.append(key)
         else:

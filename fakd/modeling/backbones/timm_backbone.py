@@ -12,6 +12,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 
+from . import mit  # noqa: F401, which gives timm the names
 from .mmseg_style import use_mmseg_style
 from .pretrained import create_pretrained, load_pretrained
 
@@ -30,7 +31,8 @@ class TimmBackbone(Backbone):
     fewer, ``res5`` is still the last.
 
     Args:
-        name: timm model name, e.g. "resnet18"; any that timm builds with ``features_only``.
+        name: timm model name, e.g. "resnet18"; any that timm builds with ``features_only``, and "mit_b0" to
+            "mit_b5".
         output_stride: 8 or 16 dilates the last stages instead of striding them, where timm can; 32 leaves the
             network its own strides.
         dilation_style: "mmseg" or "timm". Both have the same weights; see :func:`use_mmseg_style`.

@@ -7,6 +7,7 @@ from .fcn import FCNHead
 from .hrnet import HRNetHead
 from .isa import ISAHead
 from .psp import PSPHead
+from .segformer import LinearSegformerHead, SegformerHead
 
 __all__ = [
     "ASPPHead",
@@ -17,5 +18,7 @@ __all__ = [
     "FCNHead",
     "HRNetHead",
     "ISAHead",
+    "LinearSegformerHead",
     "PSPHead",
+    "SegformerHead",
 ]

@@ -1,0 +1,46 @@
+"""SegFormer's heads."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...registry import DECODE_HEAD_REGISTRY
+from .base import ConvBNReLU, DecodeHead
+
+
+@DECODE_HEAD_REGISTRY.register()
+class SegformerHead(DecodeHead):
+    """All maps brought to one width and to the finest one's size, and joined (Xie et al. 2021).
+
+    This is mmsegmentation's shape: batch norm and ReLU behind every map's convolution.
+    """
+
+    def __init__(self, in_channels, channels, num_classes, **kwargs) -> None:
+        super().__init__(in_channels, channels, num_classes, **kwargs)
+        self.convs = nn.ModuleList(self.branch(width, channels) for width in in_channels.values())
+        self.fusion_conv = ConvBNReLU(len(in_channels) * channels, channels)
+
+    @staticmethod
+    def branch(in_channels: int, channels: int) -> nn.Module:
+        return ConvBNReLU(in_channels, channels)
+
+    def decode(self, stages):
+        finest, *others = (conv(x) for conv, x in zip(self.convs, stages.values(), strict=True))
+        return self.fusion_conv(torch.cat([finest, *(self.resize(x, like=finest) for x in others)], dim=1))
+
+
+@DECODE_HEAD_REGISTRY.register()
+class LinearSegformerHead(SegformerHead):
+    """The head of SegFormer's authors, of Hugging Face and of CIRKD: every map's layer is linear.
+
+    Maps are resized with ``align_corners`` off; what is set concerns the scores alone, as CIRKD has it.
+    """
+
+    @staticmethod
+    def branch(in_channels: int, channels: int) -> nn.Module:
+        return nn.Conv2d(in_channels, channels, 1)
+
+    def resize(self, x: Tensor, like: Tensor) -> Tensor:
+        return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
