@@ -1,10 +1,12 @@
 """Reading of label pictures: the one place where a file becomes class ids."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
-from detectron2.utils.file_io import PathManager
-from PIL import Image
+from detectron2.data import Metadata
+
+from .images import open_image
 
 #: PIL modes whose pixels are plain class ids; colour pictures would need a palette nobody gave us.
 INDEX_MODES = ("P", "L", "I", "I;16", "I;16B")
@@ -40,17 +42,20 @@ def read_label(
     return label
 
 
+def label_reader(metadata: Metadata) -> Callable[[str], np.ndarray]:
+    """:func:`read_label` for the files of a registered dataset; void keeps the dataset's own id."""
+    void = metadata.ignore_label
+    return partial(read_label, ignore_label=void, ignore_value=void, id_map=metadata.get("id_map"))
+
+
 def read_ids(path: str) -> np.ndarray:
     """(H, W) ids as they stand in a label picture, in its own integer type.
 
     Raises:
         ValueError: the file cannot be read or is not single-channel; the message names it.
     """
-    try:
-        with PathManager.open(path, "rb") as handle, Image.open(handle) as picture:
-            mode, label = picture.mode, np.array(picture)
-    except OSError as error:
-        raise ValueError(f"Cannot read the label file '{path}': {error}") from error
+    with open_image(path, "label file") as picture:
+        mode, label = picture.mode, np.array(picture)
     if mode not in INDEX_MODES:
         raise ValueError(
             f"The label file '{path}' has mode '{mode}', but class ids need a single-channel picture "

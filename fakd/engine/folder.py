@@ -1,6 +1,7 @@
 """The folder of a run: what lies in it, and whether this command may go on in it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class RunFolder:
         self.path = Path(path)
         self.config_file = self.path / "config.yaml"
         self.result_file = self.path / "result.json"
+        self.confusion_file = self.path / "confusion.json"
 
     def admit(self, cfg: CfgNode, resume: bool) -> None:
         """Checks that ``cfg`` may train here.
@@ -77,6 +79,11 @@ class RunFolder:
     def write_config(self, cfg: CfgNode) -> None:
         with atomic_write(self.config_file, "w") as file:
             file.write(cfg.dump())
+
+    def write_confusion(self, counts: Mapping[str, list[list[int]]]) -> None:
+        """Writes the final (K, K) counts of pixels by test set, row = label, column = prediction."""
+        with atomic_write(self.confusion_file, "w") as file:
+            json.dump(counts, file)
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run wrote, else None."""

@@ -1,14 +1,16 @@
 """What of a run is shown and written down while it trains."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from detectron2.engine import HookBase, hooks
 from detectron2.utils.events import EventWriter
 from tqdm import tqdm
 
 from fakd.checkpoint import atomic_write
+from fakd.statistics import ClassCovariance
 
 from .hooks import unwrapped
 
@@ -25,6 +27,44 @@ class ModelScalars(HookBase):
         if pop is None or (done % self._period and done != self.trainer.max_iter):
             return
         self.trainer.storage.put_scalars(**pop(), smoothing_hint=False)
+
+
+class CovarianceScalars(HookBase):
+    """Logs trace and largest eigenvalue of every class's covariance, about twenty times a run.
+
+    The names are ``<loss>/trace/<class>`` and ``<loss>/eigenvalue/<class>``. All classes come to the host in
+    one copy.
+    """
+
+    _TIMES = 20
+
+    def __init__(self, period: int, classes: Sequence[str]):
+        """
+        Args:
+            period: of the writers; what is logged between two of their turns would be lost.
+            classes: names of the K classes.
+        """
+        self._period, self._classes = period, classes
+
+    def before_train(self) -> None:
+        state = getattr(unwrapped(self.trainer.model), "distillation_state", torch.nn.Module())
+        self._found = {
+            name.split(".")[0]: module
+            for name, module in state.named_modules()
+            if isinstance(module, ClassCovariance)
+        }
+        self._every = self._period * max(1, round(self.trainer.max_iter / self._period / self._TIMES))
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self._every and done != self.trainer.max_iter:
+            return
+        for loss, statistics in self._found.items():
+            for kind, values in zip(
+                ("trace", "eigenvalue"), torch.stack(statistics.spread()).tolist(), strict=True
+            ):
+                named = {f"{loss}/{kind}/{c}": v for c, v in zip(self._classes, values, strict=True)}
+                self.trainer.storage.put_scalars(**named, smoothing_hint=False)
 
 
 class ProgressBar(HookBase):

@@ -139,6 +139,7 @@ def _record(
         record_miou(folder.path / "model_final.pth", metrics["mIoU"], name)
         if trainer.best is not None and trainer.best.best_metric is not None:
             record_miou(folder.path / "model_best.pth", trainer.best.best_metric, name)
+        folder.write_confusion({name: counts.tolist() for name, counts in trainer.last_confusion.items()})
     folder.write_result(result)
 
 

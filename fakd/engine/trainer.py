@@ -8,18 +8,20 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, default_writers, hooks
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
 from fvcore.common.param_scheduler import ParamScheduler
-from timm.layers import convert_sync_batchnorm
+from torch import Tensor
 from tqdm import tqdm
 
 from fakd.checkpoint import Checkpointer
 from fakd.data import build_test_loader, build_train_loader
-from fakd.evaluation import PredictionWriter, SegEvaluator, as_tested
+from fakd.evaluation import PredictionImages, PredictionWriter, SegEvaluator, as_tested
+from fakd.modeling.build import share_batch_norm
 
 from .hooks import (
     BestCheckpointer,
@@ -30,7 +32,7 @@ from .hooks import (
     StopOnSignal,
     TimeIsUp,
 )
-from .logging_hooks import ModelScalars, ProgressBar, Writers
+from .logging_hooks import CovarianceScalars, ModelScalars, ProgressBar, Writers
 from .step import StepTrainer
 
 _WRITE_PERIOD = 20
@@ -51,6 +53,7 @@ class Trainer(DefaultTrainer):
 
     Attributes:
         last_results: what the last evaluation gave, empty on other ranks than the first.
+        last_confusion: its (K, K) counts by test set, row = label, column = prediction.
         clock: wall-clock and time per iteration over all restarts.
         budget: how much of the iterations or seconds is spent.
         best: the best evaluation so far; None where nothing is evaluated or on other ranks than the first.
@@ -78,8 +81,7 @@ class Trainer(DefaultTrainer):
         _check(cfg)
         model = self.build_model(cfg)
         if cfg.MODEL.SYNC_BN and comm.get_world_size() > 1 and cfg.MODEL.DEVICE != "cpu":
-            # timm's converter, because torch's drops the activation inside timm's BatchNormAct2d.
-            convert_sync_batchnorm(getattr(model, "student", model))
+            share_batch_norm(model)
         optimizer = self.build_optimizer(cfg, model)
         state = getattr(model, "distillation_state", None)
         on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
@@ -104,6 +106,7 @@ class Trainer(DefaultTrainer):
         )
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.last_results: dict[str, Any] = {}
+        self.last_confusion: dict[str, Tensor] = {}
         self._bar = bar
         self._extra_hooks, self._max_seconds = extra_hooks, max_seconds
         self.register_hooks(self.build_hooks())
@@ -136,10 +139,17 @@ class Trainer(DefaultTrainer):
     def _logging_hooks(self) -> list[Any]:
         bar = [ProgressBar(self._bar)] if self._bar is not None else []
         writers = Writers(self.build_writers, f"{self.cfg.OUTPUT_DIR}/metrics.json", _WRITE_PERIOD)
-        return [ModelScalars(_WRITE_PERIOD), *bar, writers]
+        classes = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).stuff_classes
+        return [ModelScalars(_WRITE_PERIOD), CovarianceScalars(_WRITE_PERIOD, classes), *bar, writers]
 
     def _evaluate(self) -> dict[str, Any]:
-        self.last_results = self._last_eval_results = self.test(self.cfg, self.model)
+        counters = {name: SegEvaluator(name) for name in self.cfg.DATASETS.TEST}
+        evaluators = [
+            DatasetEvaluators([counter, PredictionImages(name), *self._prediction_writers(self.cfg, name)])
+            for name, counter in counters.items()
+        ]
+        self.last_results = self._last_eval_results = self.test(self.cfg, self.model, evaluators)
+        self.last_confusion = {name: counter.confusion for name, counter in counters.items()}
         return self.last_results
 
     def train(self) -> Any:
@@ -174,11 +184,14 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        evaluators: list[DatasetEvaluator] = [SegEvaluator(dataset_name)]
-        if cfg.TEST.SAVE:
-            folder = f"{cfg.OUTPUT_DIR}/inference/{dataset_name}"
-            evaluators.append(PredictionWriter(dataset_name, folder, cfg.TEST.SAVE))
-        return DatasetEvaluators(evaluators)
+        return DatasetEvaluators([SegEvaluator(dataset_name), *cls._prediction_writers(cfg, dataset_name)])
+
+    @staticmethod
+    def _prediction_writers(cfg: CfgNode, dataset_name: str) -> list[DatasetEvaluator]:
+        if not cfg.TEST.SAVE:
+            return []
+        folder = f"{cfg.OUTPUT_DIR}/inference/{dataset_name}"
+        return [PredictionWriter(dataset_name, folder, cfg.TEST.SAVE)]
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> Any:

@@ -3,7 +3,6 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import Tensor
 
-from fakd.data.labels import read_label
+from fakd.data.labels import label_reader
 from fakd.functional.confusion import confusion_matrix, metrics_from_confusion
 
 logger = logging.getLogger(__name__)
@@ -32,23 +31,18 @@ class SegEvaluator(DatasetEvaluator):
             processing, those of all ranks after :meth:`evaluate`.
     """
 
-    def __init__(self, dataset_name: str, label_reader: Callable[[str], np.ndarray] | None = None):
+    def __init__(self, dataset_name: str, read_label: Callable[[str], np.ndarray] | None = None):
         """
         Args:
             dataset_name: registered dataset; its metadata gives ``stuff_classes`` and ``ignore_label``.
-            label_reader: path -> (H, W) integer array of class ids and ``ignore_label``; default
-                :func:`fakd.data.labels.read_label` with the metadata's ``id_map``.
+            read_label: path -> (H, W) integer array of class ids and ``ignore_label``; default
+                :func:`fakd.data.labels.label_reader`'s.
         """
         metadata = MetadataCatalog.get(dataset_name)
         self._name = dataset_name
         self._classes: list[str] = list(metadata.stuff_classes)
         self._ignore_label: int = metadata.ignore_label
-        self._read_label = label_reader or partial(
-            read_label,
-            ignore_label=self._ignore_label,
-            ignore_value=self._ignore_label,
-            id_map=metadata.get("id_map"),
-        )
+        self._read_label = read_label or label_reader(metadata)
         self._label_files = {d["file_name"]: d["sem_seg_file_name"] for d in DatasetCatalog.get(dataset_name)}
         self.reset()
 

@@ -1,20 +1,24 @@
-"""Predictions as files: label pictures, and run lengths in COCO's format as detectron2 writes them."""
+"""Predictions as files (label pictures, and run lengths in COCO's format as detectron2 writes them) and as
+pictures in the log."""
 
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pycocotools.mask
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from PIL import Image
 from torch import Tensor
 
 from fakd.checkpoint import atomic_write
-from fakd.data.datasets.colours import colour_map
+from fakd.data.datasets.colours import colour_map, palette
+from fakd.data.labels import label_reader
 
 FORMATS = ("png", "json")
 
@@ -76,6 +80,47 @@ class PredictionWriter(DatasetEvaluator):
             self._folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(self._folder / "sem_seg_predictions.json", "w") as file:
                 json.dump(list(itertools.chain(*gathered)), file)
+
+
+class PredictionImages(DatasetEvaluator):
+    """Shows a few images, their truth and the prediction side by side in TensorBoard; gives no metrics.
+
+    They are the same images at every evaluation, spread over what the first rank evaluates.
+
+    Args:
+        dataset_name: registered dataset.
+        count: how many images at most.
+    """
+
+    _WIDTH = 512  # of one of the three pictures, at most
+
+    def __init__(self, dataset_name: str, count: int = 4):
+        metadata = MetadataCatalog.get(dataset_name)
+        self._name, self._palette = dataset_name, palette(metadata)
+        self._read_label = label_reader(metadata)
+        records = DatasetCatalog.get(dataset_name)
+        records = records[: math.ceil(len(records) / comm.get_world_size())]  # a rank gets neighbours
+        chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
+        self._labels = {records[i]["file_name"]: records[i]["sem_seg_file_name"] for i in chosen}
+        self.reset()
+
+    def reset(self) -> None:
+        self._strips: dict[str, np.ndarray] = {}
+
+    def process(self, inputs: list[dict], outputs: list[dict[str, Tensor]]) -> None:
+        for image, output in zip(inputs, outputs, strict=True):
+            file = image["file_name"]
+            if file in self._labels and comm.is_main_process():
+                truth = self._palette[self._read_label(self._labels[file])]
+                prediction = self._palette[output["sem_seg"].argmax(dim=0).cpu().numpy()]
+                step = math.ceil(truth.shape[1] / self._WIDTH)
+                parts = (detection_utils.read_image(file, "RGB"), truth, prediction)
+                strip = np.concatenate([part[::step, ::step] for part in parts], axis=1)
+                self._strips[str(image["image_id"])] = strip
+
+    def evaluate(self) -> None:
+        for image, strip in self._strips.items():
+            get_event_storage().put_image(f"{self._name}/{image}", strip.transpose(2, 0, 1))
 
 
 def _run_lengths(file_name: str, label: np.ndarray, category: int) -> dict:

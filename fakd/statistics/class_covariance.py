@@ -67,6 +67,17 @@ class ClassCovariance(nn.Module):
         self.mean += w[:, None] * step
         self.count += counts.to(self.count.dtype)
 
+    @torch.no_grad()
+    def spread(self) -> tuple[Tensor, Tensor]:
+        """Trace and largest eigenvalue of every class's covariance, (K,) each; nan where it is not finite."""
+        if self.diagonal:
+            return self.covariance.sum(1), self.covariance.amax(1)
+        trace = self.covariance.diagonal(dim1=1, dim2=2).sum(1)
+        # The solver takes nothing else.
+        finite = self.covariance.isfinite().all(2).all(1)
+        largest = torch.linalg.eigvalsh(torch.where(finite[:, None, None], self.covariance, 0.0))[:, -1]
+        return trace.where(finite, torch.nan), largest.where(finite, torch.nan)
+
     def _batch_statistics(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Counts (K,) float, means and population covariances of pixels x (P, A), labels y in [0, K].
 

@@ -1,13 +1,22 @@
 """One run from config to result, and the errors a user can cause."""
 
+import io
 import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fakd.checkpoint.files import read_lines
+from fakd.data.datasets.colours import palette
+from fakd.data.datasets.toyscenes import CLASSES, draw_scene
 from fakd.engine import run
+from fakd.functional.confusion import metrics_from_confusion
 
 from .conftest import CONFIG, TRAIN_NET, assert_same_weights, tiny_config, weights
 
@@ -43,6 +52,35 @@ def test_a_distilled_student_is_a_plain_student(tiny, teacher, tmp_path):
     assert state["model"].keys() == weights(tmp_path / "model_final.pth").keys()
     assert any("covariance" in key for key in state["distillation"])
     assert not any("teacher" in key for part in ("model", "distillation") for key in state[part])
+
+
+def test_what_pictures_need_is_kept_beside_the_metrics(tiny, teacher, tmp_path):
+    tiny(tmp_path, *teacher, "TEST.EVAL_PERIOD", 6, recipe="fakd")
+    state = torch.load(tmp_path / "model_0000011.pth")["distillation"]
+    covariance = state["FAKDChannel.statistics.covariance"].double()
+    last = {}
+    for line in read_lines(tmp_path / "metrics.json"):
+        last |= line
+    traces = [last[f"FAKDChannel/trace/{name}"] for name, _ in CLASSES]
+    largest = [last[f"FAKDChannel/eigenvalue/{name}"] for name, _ in CLASSES]
+    assert traces == pytest.approx([c.trace().item() for c in covariance], rel=1e-4)
+    norms = [torch.linalg.matrix_norm(c, 2).item() for c in covariance]
+    assert largest == pytest.approx(norms, rel=1e-4, abs=1e-6) and max(largest) > 0
+    counts = torch.tensor(json.loads((tmp_path / "confusion.json").read_text())["tiny_val"])
+    assert 100 * metrics_from_confusion(counts)["mIoU"].item() == pytest.approx(last["sem_seg/mIoU"])
+
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    scalars = {"total_loss", "loss_seg", "loss_FAKDChannel", "lr", "sem_seg/IoU-sky"}
+    assert scalars | {"FAKDChannel/lambda", "FAKDChannel/trace/sky"} <= set(events.Tags()["scalars"])
+    shown = {tag: events.Images(tag) for tag in events.Tags()["images"]}
+    assert set(shown) == {f"tiny_val/{i}" for i in (100, 102, 103, 105)}
+    assert all([e.step for e in steps] == [5, 12] for steps in shown.values())
+    strip = np.asarray(Image.open(io.BytesIO(shown["tiny_val/102"][1].encoded_image_string)))
+    image, label = draw_scene(102)
+    assert np.array_equal(strip[:, : image.shape[1]], image)
+    colours = palette(MetadataCatalog.get("tiny_val"))
+    assert np.array_equal(strip[:, image.shape[1] : 2 * image.shape[1]], colours[label])
 
 
 def test_evaluating_a_distillation_needs_no_teacher(tiny, teacher, tmp_path):

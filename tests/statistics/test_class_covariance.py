@@ -89,6 +89,18 @@ def test_any_batches_give_the_statistics_of_all_pixels(diagonal, scatter):
         assert_equal(statistics, direct(batches[: i + 1]))
 
 
+def test_spread_is_trace_and_largest_eigenvalue():
+    statistics = ClassCovariance(3, 2).double()
+    statistics.covariance[0] = torch.tensor([[3.0, 1.0], [1.0, 3.0]])  # eigenvalues 2 and 4
+    statistics.covariance[1, 1, 1] = torch.inf
+    trace, largest = statistics.spread()
+    assert trace.tolist() == pytest.approx([6, torch.nan, 0], nan_ok=True)
+    assert largest.tolist() == pytest.approx([4, torch.nan, 0], nan_ok=True)
+    diagonal = ClassCovariance(1, 3, diagonal=True)
+    diagonal.covariance[0] = torch.tensor([1.0, 4.0, 2.0])
+    assert torch.cat(diagonal.spread()).tolist() == [7, 4]
+
+
 def test_a_class_that_was_never_seen_has_zeros(scatter):
     statistics = estimate([random_batch(0, classes=[1, 3])])
     for c in (0, 2, 4):

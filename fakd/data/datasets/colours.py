@@ -1,4 +1,19 @@
-"""Colours for classes that bring none."""
+"""Colours of classes, also for those that bring none."""
+
+import numpy as np
+from detectron2.data import Metadata
+
+
+def palette(metadata: Metadata) -> np.ndarray:
+    """(V, 3) uint8 RGB by class id, the void label included, which is black.
+
+    Args:
+        metadata: of a registered dataset, with ``stuff_classes`` and ``ignore_label``.
+    """
+    number = len(metadata.stuff_classes)
+    colours = np.zeros((max(number, metadata.ignore_label + 1), 3), np.uint8)
+    colours[:number] = metadata.get("stuff_colors") or colour_map(number)
+    return colours
 
 
 def colour_map(number: int) -> list[tuple[int, int, int]]:
