@@ -84,7 +84,7 @@ def test_only_what_trains_makes_another_sweep():
 def test_the_sweeps_of_the_paper_are_read(path, monkeypatch):
     monkeypatch.chdir(SWEEPS.parents[2])
     spec = read_spec(path)
-    assert spec.methods[0] == "student" and spec.seeds == (0, 1, 2)
+    assert spec.methods[0] == "student" and spec.seeds in ((0, 1, 2), (0,))
     assert all(Path(pair.student).is_file() for pair in spec.pairs.values())
     assert set(spec.paper) <= set(spec.pairs)
 
@@ -92,4 +92,4 @@ def test_the_sweeps_of_the_paper_are_read(path, monkeypatch):
 def test_a_sweep_of_the_paper_builds(tmp_path, monkeypatch):
     monkeypatch.chdir(SWEEPS.parents[2])
     found = make_plan(read_spec(SWEEPS / "toyscenes_table5.yaml"), tmp_path)
-    assert len(found.trials) == 18 and len(found.teachers) == 1
+    assert len(found.trials) == 30 and len(found.teachers) == 1
