@@ -23,6 +23,22 @@ from fakd.data.labels import label_reader
 FORMATS = ("png", "json")
 
 
+def write_label_picture(path: Path, label: np.ndarray, palette: np.ndarray) -> None:
+    """Writes ids as a PNG, of one byte with a palette, or of two bytes where one does not hold them.
+
+    Args:
+        path: of the file; its folder is made.
+        label: (H, W) ids, less than V.
+        palette: (V, 3) uint8 RGB by id.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(label.astype(np.uint8 if len(palette) <= 256 else np.uint16))
+    if picture.mode == "L":
+        picture.putpalette(palette.tobytes())
+    with atomic_write(path) as file:
+        picture.save(file, format="png")
+
+
 class PredictionWriter(DatasetEvaluator):
     """Writes the predicted class of every pixel; gives no metrics.
 
@@ -48,9 +64,8 @@ class PredictionWriter(DatasetEvaluator):
         # Several ids of the files may mean one class: the first is written.
         back = {new: old for old, new in reversed((metadata.get("id_map") or {}).items())}
         self._ids = np.array([back.get(i, i) for i in ids])
-        self._palette = np.zeros((256, 3), np.uint8)
-        if self._ids.max() < 256:
-            self._palette[self._ids] = metadata.get("stuff_colors") or colour_map(len(ids))
+        self._palette = np.zeros((self._ids.max() + 1, 3), np.uint8)
+        self._palette[self._ids] = metadata.get("stuff_colors") or colour_map(len(ids))
         self.reset()
 
     def reset(self) -> None:
@@ -60,17 +75,9 @@ class PredictionWriter(DatasetEvaluator):
         for image, output in zip(inputs, outputs, strict=True):
             label = self._ids[output["sem_seg"].argmax(dim=0).cpu().numpy()]
             if "png" in self._formats:
-                self._write_picture(label, self._folder / f"{image['image_id']}.png")
+                write_label_picture(self._folder / f"{image['image_id']}.png", label, self._palette)
             if "json" in self._formats:
                 self._entries += [_run_lengths(image["file_name"], label, i) for i in np.unique(label)]
-
-    def _write_picture(self, label: np.ndarray, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(label.astype(np.uint8 if self._ids.max() < 256 else np.uint16))
-        if picture.mode == "L":
-            picture.putpalette(self._palette.tobytes())
-        with atomic_write(path) as file:
-            picture.save(file, format="png")
 
     def evaluate(self) -> None:
         if "json" not in self._formats:
