@@ -5,9 +5,8 @@ import os
 
 import numpy as np
 import pytest
-import scipy.io
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image
+from trees import matlab, picture, text
 
 from fakd.data.datasets.cityscapes import LABEL_IDS
 from fakd.data.datasets.colours import colour_map
@@ -21,25 +20,6 @@ IDS = np.array([[0, 1, 2], [3, 2, 1]], np.uint8)
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     return tmp_path
-
-
-def picture(path, label=None, palette=False) -> None:
-    """Saves a label, or an image of the same size."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    saved = Image.new("RGB", (3, 2)) if label is None else Image.fromarray(label)
-    if palette:
-        saved.putpalette(np.array(colour_map(256), np.uint8).tobytes())
-    saved.save(path)
-
-
-def text(path, *lines) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines))
-
-
-def matlab(path, **content) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scipy.io.savemat(path, content)
 
 
 def labels_of(name) -> dict[str, list]:
