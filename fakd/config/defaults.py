@@ -50,10 +50,11 @@ def _add_training(cfg: CN) -> None:
     cfg.DATASETS.CUSTOM = None
     cfg.DATALOADER.NUM_WORKERS = 2
 
-    cfg.SOLVER.OPTIMIZER = "SGD"
+    cfg.SOLVER.OPTIMIZER = "SGD"  # or AdamW
     cfg.SOLVER.IMS_PER_BATCH = 16  # of all processes together
     cfg.SOLVER.ACCUMULATE = 1  # parts a batch is computed in, to save memory
     cfg.SOLVER.BASE_LR = 0.01
+    cfg.SOLVER.HEAD_LR_FACTOR = 1.0  # of the decode and the auxiliary head, times BASE_LR
     cfg.SOLVER.MOMENTUM = 0.9
     cfg.SOLVER.WEIGHT_DECAY = 5e-4
     cfg.SOLVER.WEIGHT_DECAY_NORM = None  # as everything else

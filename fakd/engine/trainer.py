@@ -15,7 +15,7 @@ from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
 from fvcore.common.param_scheduler import ParamScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from fakd.checkpoint import Checkpointer
@@ -33,6 +33,7 @@ from .hooks import (
     TimeIsUp,
 )
 from .logging_hooks import CovarianceScalars, ModelScalars, ProgressBar, Writers
+from .optimizer import build_optimizer
 from .step import StepTrainer
 
 _WRITE_PERIOD = 20
@@ -82,6 +83,7 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         if cfg.MODEL.SYNC_BN and comm.get_world_size() > 1 and cfg.MODEL.DEVICE != "cpu":
             share_batch_norm(model)
+        _check_batch(cfg, getattr(model, "student", model))
         optimizer = self.build_optimizer(cfg, model)
         state = getattr(model, "distillation_state", None)
         on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
@@ -153,7 +155,7 @@ class Trainer(DefaultTrainer):
         return self.last_results
 
     def train(self) -> Any:
-        """Trains from ``start_iter`` on, which :meth:`resume_or_load` sets."""
+        """Trains from ``start_iter`` on, which ``resume_or_load`` sets."""
         position = self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH
         self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, position))
         with contextlib.suppress(TimeIsUp):
@@ -197,6 +199,10 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> Any:
         """Evaluates on DATASETS.TEST, whole or in windows, at scales and mirrored, as TEST says."""
         return super().test(cfg, as_tested(model, cfg), evaluators)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
@@ -243,3 +249,27 @@ def _check(cfg: CfgNode) -> None:
             f"SOLVER.IMS_PER_BATCH ({cfg.SOLVER.IMS_PER_BATCH}) must be a multiple of processes x "
             f"SOLVER.ACCUMULATE ({comm.get_world_size()} x {cfg.SOLVER.ACCUMULATE})."
         )
+
+
+def _check_batch(cfg: CfgNode, network: nn.Module) -> None:
+    """A batch norm of one process needs two values per channel; of a map's mean every image gives one.
+
+    Raises:
+        ValueError: one image is computed at a time, and the network norms such means.
+    """
+    processes, parts = comm.get_world_size(), cfg.SOLVER.ACCUMULATE
+    if cfg.SOLVER.IMS_PER_BATCH > processes * parts:
+        return
+    for name, branch in network.named_modules():
+        first = branch[0] if isinstance(branch, nn.Sequential) and len(branch) else None
+        averages = isinstance(first, nn.AdaptiveAvgPool2d) and first.output_size in (1, (1, 1))
+        # Not SyncBatchNorm, which counts the images of all processes.
+        if averages and any(isinstance(module, nn.BatchNorm2d) for module in branch.modules()):
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}, {processes} processes and "
+                f"SOLVER.ACCUMULATE {parts} leave one image at a time, too few for the batch norm of "
+                f"'{name}', which sees one value per image. Set SOLVER.IMS_PER_BATCH to "
+                f"{2 * processes * parts} or more or SOLVER.ACCUMULATE lower, or choose a "
+                "MODEL.SEM_SEG_HEAD.NAME without such a branch; several GPUs share their batch norms under "
+                "MODEL.SYNC_BN True."
+            )

@@ -51,7 +51,9 @@ def test_the_paper_s_cells_are_all_there():
 
 
 @pytest.mark.parametrize("project", ["FAKD", "CIRKD"])
-@pytest.mark.parametrize("method", ["student", "skds", "skd", "ifvd", "cirkd", "cwd", "fakd", "kd", "more"])
+@pytest.mark.parametrize(
+    "method", ["student", "skds", "skd", "ifvd", "cirkd", "cwd", "dsd", "fakd", "kd", "more"]
+)
 def test_every_cell_resolves(project, method):
     for name, cell in read_cells(project).items():
         own = name.startswith("table") if method == "more" else name.endswith(f"/{method}")
@@ -61,7 +63,11 @@ def test_every_cell_resolves(project, method):
         alone = cell.recipe == "student"
         assert cfg.MODEL.META_ARCHITECTURE == ("Segmentor" if alone else "Distiller")
         assert bool(cfg.KD.LOSSES) is not alone
-        assert cfg.SOLVER.IMS_PER_BATCH == 16 and cfg.SOLVER.MAX_ITER == 40000
+        transformer = "/segformer_" in name
+        assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER) == (
+            (8, 160000) if transformer else (16, 40000)
+        )
+        assert cfg.SOLVER.OPTIMIZER == ("AdamW" if transformer else "SGD")
         assert cfg.OUTPUT_DIR == f"output/{project}/{name}"
         assert (cfg.MODEL.BACKBONE.PRETRAINED == "none") is ("_random/" in name)
         teacher = load_teacher(cfg.KD.TEACHER.CONFIG_FILE)
@@ -74,7 +80,7 @@ def test_a_lambda_of_table_5_reaches_the_loss():
     assert load(find_cell("FAKD/table5/lambda_2.5")).KD.FAKDChannel.LAMBDA == 2.5
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "cirkd_deeplabv3_mbv2"])
+@pytest.mark.parametrize("name", [*NETWORKS, "cirkd_deeplabv3_mbv2", "cirkd_segformer_b0"])
 def test_every_network_builds(name):
     dataset = "voc2012_aug" if name in NETWORKS else "cityscapes"
     opts = ["MODEL.BACKBONE.PRETRAINED", "none", "MODEL.DEVICE", "meta"]
@@ -95,6 +101,10 @@ def test_every_network_builds(name):
         (
             "cityscapes/isanet_r18",
             ((512, 512), 16, 0.01, 5e-4, 0.0, (2048, 1024), (0, 0), True, "all", "RGB"),
+        ),
+        (
+            "cityscapes/cirkd_segformer_b0",
+            ((1024, 1024), 8, 2e-4, 1e-4, 0.0, (0, 0), (1024, 1024), False, "valid", "BGR"),
         ),
         ("camvid/cirkd_pspnet_r18", ((360, 360), 16, 0.02, 1e-4, 0.0, (0, 0), (0, 0), False, "valid", "BGR")),
         (
@@ -129,8 +139,15 @@ def test_the_command_line_chooses_the_protocol_and_wins_over_it():
     assert protocol_of(cfg)[:5] == ((512, 1024), 8, 0.5, 5e-4, 1e-4)
 
 
+def test_segformers_own_protocol():
+    opts = ["PROTOCOL", "segformer", "DATASETS.TRAIN", "('cityscapes_train',)"]
+    cfg = load_config("configs/_base_/models/segformer_b0.yaml", opts)
+    assert protocol_of(cfg)[:4] == ((1024, 1024), 8, 6e-5, 0.01)
+    assert (cfg.SOLVER.OPTIMIZER, cfg.SOLVER.HEAD_LR_FACTOR, cfg.SOLVER.WARMUP_ITERS) == ("AdamW", 10, 1500)
+
+
 def test_unknown_names_are_refused_with_those_there_are():
-    with pytest.raises(FileNotFoundError, match="no protocol 'papers'.*cirkd, mmseg, paper"):
+    with pytest.raises(FileNotFoundError, match="no protocol 'papers'.*cirkd, mmseg, paper, segformer"):
         load_config("", ["PROTOCOL", "papers"])
     with pytest.raises(KeyError, match="FAKD has no cell 'ade20k/pspnet_18/fakd'.*ade20k/pspnet_r18/fakd"):
         find_cell("FAKD/ade20k/pspnet_18/fakd")

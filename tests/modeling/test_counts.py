@@ -32,8 +32,8 @@ CIRKD = {
     "cirkd_deeplabv3_mbv2": (3.233, 0),
     "cirkd_pspnet_mbv2": (2.655, 0),
 }
-# Millions of parameters and 10^9 multiply-adds for 512x512 and 150 classes: Xie et al. 2021, Table 1a, whose head
-# CIRKD took over.
+# Millions of parameters and 10^9 multiply-adds for 512x512 and 150 classes: Xie et al. 2021, Table 1a; CIRKD
+# took over their head.
 SEGFORMER = {"cirkd_segformer_b0": (3.8, 8.4), "cirkd_segformer_b4": (64.1, 95.7)}
 
 
