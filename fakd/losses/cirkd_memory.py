@@ -27,10 +27,10 @@ class CIRKDMemory(DistillLoss):
 
     once with keys e from the pixel queues and once from the region queues, added with their factors. t is
     the teacher's feature and p the student's behind a projector (1x1 convolution, batch norm, ReLU, 1x1
-    convolution), both divided by their norm; i runs over the labelled pixels of this process, whose batch
-    alone the batch norm sees. Before the loss, the batches of all ranks go into the queues: of every class
-    in an image up to ``pixels_per_image`` random pixels, and the normalised mean of all its pixels as its
-    region. The keys are drawn anew every step, at the same places of every class.
+    convolution), both divided by their norm; i runs over the labelled pixels of this process. Before the
+    loss, the batches of all ranks go into the queues: of every class in an image up to ``pixels_per_image``
+    random pixels, and the normalised mean of all its pixels as its region. The keys are drawn anew every
+    step, at the same places of every class.
 
     Queues start as random unit vectors, which take part until they are overwritten unless ``only_filled``.
     Corrected: an entry of a class queue is a pixel of that class (the authors' code takes as many pixels

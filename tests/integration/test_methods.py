@@ -7,6 +7,7 @@ import torch
 from detectron2.engine import default_setup
 
 from fakd.config import NO_RECIPE, RECIPES
+from fakd.registry import DISTILL_LOSS_REGISTRY
 
 from .conftest import assert_same_weights, tiny_config, weights
 from .test_detectron2 import PlainTrainer
@@ -22,6 +23,15 @@ def test_every_recipe_trains(tiny, teacher, tmp_path, recipe):
     metrics = tiny(tmp_path, *teacher, *SMALL, "SOLVER.MAX_ITER", 2, recipe=recipe)
     assert 0 <= metrics["mIoU"] <= 100
     assert json.loads((tmp_path / "result.json").read_text())["method"] == recipe
+
+
+def test_all_losses_train_in_sum(tiny, teacher, tmp_path):
+    names = sorted(n for n, loss in DISTILL_LOSS_REGISTRY if loss.__module__.startswith("fakd."))
+    losses = ["KD.LOSSES", str(names), "SOLVER.BASE_LR", 1e-4]
+    tiny(tmp_path, *teacher, *SMALL, *losses, "SOLVER.MAX_ITER", 2, recipe="fakd")
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    logged = {key for line in lines for key in line}
+    assert {f"loss_{name}" for name in names} <= logged
 
 
 @pytest.mark.parametrize("recipe", ["skds", "ifvd_cirkd"])
