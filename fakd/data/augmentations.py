@@ -57,7 +57,8 @@ class ScaledCropTransform(T.Transform):
         size: (H, W) the transform was made for. An image may come at any other resolution, decoded at half
             its size, say: the window is taken in proportion.
         scaled: (H', W') after the resize.
-        top, left: corner of the window in the resized image.
+        top: first row of the window in the resized image.
+        left: its first column.
         window: (h, w) of the window, which must lie inside.
     """
 

@@ -30,7 +30,8 @@ class Segmentor(nn.Module):
         decode_head: the head whose scores are the prediction.
         auxiliary_head: a second head used in training only, or None.
         auxiliary_weight: factor of its loss.
-        pixel_mean, pixel_std: per channel, in the order of ``input_format``.
+        pixel_mean: per channel, in the order of ``input_format``.
+        pixel_std: the same.
         input_format: "RGB" or "BGR", the order in which this network wants its channels.
         ignore_value: label of void pixels.
         loss_mean: "valid" divides the cross-entropy by the labelled pixels, "all" by all of them, as

@@ -14,8 +14,8 @@ def prepare(root: Path, download: bool = False, workers: int = 0) -> None:
     """Writes ``ADEChallengeData2016/annotations_detectron2`` beside ``annotations``.
 
     Raises:
-        FileNotFoundError, ValueError: a folder is missing, or a label is not as shipped; the message names
-        it.
+        FileNotFoundError, ValueError: a folder is missing, or a label is not as shipped; the message
+            names it.
     """
     if download:
         fetch(URL, root)

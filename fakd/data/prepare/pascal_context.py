@@ -26,8 +26,7 @@ def prepare(root: Path, download: bool = False, workers: int = 0) -> None:
 
     Raises:
         FileNotFoundError, ValueError: a folder or file is missing, or the labels are others; the message
-        names
-            it.
+            names it.
     """
     folder = root / "VOCdevkit" / "VOC2010"
     if download:

@@ -16,7 +16,7 @@ class ASPPHead(DecodeHead):
     Args:
         in_feature: name of the map.
         dilations: of the branches; 1 is a 1x1 convolution.
-        others: see :class:`DecodeHead`.
+        **kwargs: see :class:`DecodeHead`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class DepthwiseSeparableASPPHead(ASPPHead):
     Args:
         c1_feature: name of the finest map.
         c1_channels: what it is reduced to.
-        others: see :class:`ASPPHead`.
+        **kwargs: see :class:`ASPPHead`.
     """
 
     def __init__(

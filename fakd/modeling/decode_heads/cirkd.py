@@ -22,7 +22,7 @@ class CIRKDDeepLabHead(DecodeHead):
         in_feature: name of the map.
         dilations: of the branches; 1 is a 1x1 convolution.
         project_dropout: of single values, behind the 1x1 convolution.
-        others: see :class:`DecodeHead`.
+        **kwargs: see :class:`DecodeHead`.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ class FCNHead(DecodeHead):
         in_feature: name of the map.
         num_convs: number of convolutions in front of the classifier.
         kernel_size: their size.
-        others: see :class:`DecodeHead`.
+        **kwargs: see :class:`DecodeHead`.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ class ISAHead(DecodeHead):
         in_feature: name of the map.
         isa_channels: of queries and keys.
         tile: side of a tile. Maps are padded to whole tiles, and the zeros take part in the attention.
-        others: see :class:`DecodeHead`.
+        **kwargs: see :class:`DecodeHead`.
     """
 
     def __init__(

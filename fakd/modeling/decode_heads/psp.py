@@ -17,7 +17,7 @@ class PSPHead(DecodeHead):
         in_feature: name of the map.
         pool_scales: side of each pooled map.
         pool_channels: channels of each pooled map; ``channels`` if not given.
-        others: see :class:`DecodeHead`.
+        **kwargs: see :class:`DecodeHead`.
     """
 
     def __init__(
