@@ -46,6 +46,7 @@ def paired_difference(values: pd.Series, reference: pd.Series) -> Difference | N
 
 
 def seeds_text(count: int) -> str:
+    """ "1 seed", "3 seeds"."""
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
@@ -73,6 +74,7 @@ def difference_text(difference: Difference | None) -> str:
 
 
 def interval_text(difference: Difference | None) -> str:
+    """ "+0.20 to +2.20": the 95 % interval of the mean; "–" where two seeds are not there to give one."""
     if difference is None or math.isnan(difference.margin):
         return "–"
     return f"{signed(difference.mean - difference.margin)} to {signed(difference.mean + difference.margin)}"

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import pandas as pd
 
+from fakd.checkpoint import atomic_write
+
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -24,6 +26,8 @@ class Block(Protocol):
 
 @dataclass(frozen=True)
 class Heading:
+    """Heading of a section."""
+
     text: str
 
     def markdown(self) -> str:
@@ -49,6 +53,8 @@ class Text:
 
 @dataclass(frozen=True)
 class Bullets:
+    """A list, each item a text."""
+
     items: Sequence[str]
 
     def markdown(self) -> str:
@@ -60,6 +66,8 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Code:
+    """Lines to be copied as they are."""
+
     text: str
 
     def markdown(self) -> str:
@@ -109,12 +117,28 @@ class Picture:
 
 
 def to_markdown(title: str, blocks: Sequence[Block]) -> str:
+    """The page as Markdown, its pictures in files beside it."""
     return "\n\n".join([f"# {title}", *(block.markdown() for block in blocks)]) + "\n"
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
+    """The page as one HTML file that needs no other."""
     body = "\n".join(block.html() for block in blocks)
     return Template(_TEMPLATE.read_text("utf-8")).substitute(title=html.escape(title), body=body)
+
+
+def save_page(folder: Path, name: str, title: str, blocks: Sequence[Block]) -> Path:
+    """Writes ``<name>.md``, ``<name>.html`` and ``pictures/``; the path of the second, which needs no other file."""
+    files = {f"pictures/{block.name}.png": block.png for block in blocks if isinstance(block, Picture)}
+    files |= {
+        f"{name}.md": to_markdown(title, blocks).encode(),
+        f"{name}.html": to_html(title, blocks).encode(),
+    }
+    for file, content in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / file) as stream:
+            stream.write(content)
+    return folder / f"{name}.html"
 
 
 def _inline(text: str) -> str:

@@ -51,6 +51,7 @@ def machine(device: str) -> str:
 
 
 def versions() -> dict[str, str]:
+    """Versions of what computes, by name."""
     return {
         "torch": torch.__version__,
         "detectron2": detectron2.__version__,

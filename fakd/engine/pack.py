@@ -66,6 +66,7 @@ class PackedRun:
 
     @property
     def folder(self) -> RunFolder:
+        """Where this run is kept."""
         return RunFolder(self.cfg.OUTPUT_DIR)
 
 
@@ -186,12 +187,14 @@ class SharedTeacher:
         distiller.teach = self.teach  # type: ignore
 
     def teach(self, images: Tensor, batch: list[dict[str, Any]]) -> SegOutput:
+        """The teacher's answer to a batch, computed for the first run that asks."""
         key = tuple(map(id, batch))  # no image dies, and gives its id away, before forget()
         if key not in self._answers:
             self._answers[key] = self._teach(images, batch)
         return self._answers[key]
 
     def forget(self) -> None:
+        """Drops the answers; the next batch is another one."""
         self._answers.clear()
 
 

@@ -57,6 +57,7 @@ def _stripes(x: np.ndarray, period: float, share: float) -> np.ndarray:
 
 
 def tree(dice: Dice, u, v, grain, blobs) -> Layers:
+    """A conifer or a tree with a crown of discs."""
     trunk = dice.real(0.03, 0.07)
     yield _box(u, v, -trunk, trunk, 0.0, 0.6), _shaded(dice.colour(TRUNKS), 0.75 + 0.5 * grain)
     if dice.chance(0.35):  # a conifer: ragged tiers
@@ -82,6 +83,7 @@ def tree(dice: Dice, u, v, grain, blobs) -> Layers:
 
 
 def building(dice: Dice, u, v, grain, blobs) -> Layers:
+    """A house with a gable, windows in rows and a door, its side in shade."""
     half, eaves = dice.real(0.35, 1.2), dice.real(0.65, 1.0)
     wall, kind = dice.colour(WALLS), dice.pick(("bricks", "planks", "plaster"))
     amount = 0.88 + 0.16 * blobs + 0.06 * grain
@@ -106,6 +108,7 @@ def building(dice: Dice, u, v, grain, blobs) -> Layers:
 
 
 def fence(dice: Dice, u, v, grain, blobs) -> Layers:
+    """Rails or bars on a slope; what is seen between them is labelled fence too."""
     half, lean = dice.real(1.5, 5.0), dice.real(-0.12, 0.12)
     v = v + lean * u
     whole = _box(u, v, -half, half, 0.0, 1.0)
@@ -118,6 +121,7 @@ def fence(dice: Dice, u, v, grain, blobs) -> Layers:
 
 
 def car(dice: Dice, u, v, grain, blobs) -> Layers:
+    """A car from its end or its side."""
     u = u * dice.sign()
     paint = _shaded(dice.colour(PAINTS), 0.8 + 0.25 * v + 0.1 * grain)
     half = dice.real(0.65, 0.85) if dice.chance(0.3) else dice.real(1.1, 1.5)  # seen from its end or its side
@@ -133,6 +137,7 @@ def car(dice: Dice, u, v, grain, blobs) -> Layers:
 
 
 def rock(dice: Dice, u, v, grain, blobs) -> Layers:
+    """A boulder with a lit face and one in shade."""
     cosine, sine = dice.rotation(0.25)
     a, b = (u * cosine + (v - 0.4) * sine) / dice.real(0.5, 1.0), ((v - 0.4) * cosine - u * sine) / 0.6
     facet = np.where(a * dice.real(-1, 1) + b * 1.5 > dice.real(-0.4, 0.4), 1.1, 0.72)
@@ -141,6 +146,7 @@ def rock(dice: Dice, u, v, grain, blobs) -> Layers:
 
 
 def sheep(dice: Dice, u, v, grain, blobs) -> Layers:
+    """A sheep, grazing or looking up."""
     u = u * dice.sign()
     face = dice.colour(FACES)
     length = dice.real(0.5, 0.8)
@@ -154,6 +160,7 @@ def sheep(dice: Dice, u, v, grain, blobs) -> Layers:
 
 
 def person(dice: Dice, u, v, grain, blobs) -> Layers:
+    """A person who stands or strides."""
     stride, lean = dice.real(0.0, 0.12), dice.real(-0.08, 0.08)
     u = u - lean * v
     skin, trousers, shirt = dice.colour(SKIN), dice.colour(CLOTHES), dice.colour(CLOTHES)
@@ -169,6 +176,7 @@ def person(dice: Dice, u, v, grain, blobs) -> Layers:
 
 
 def sign(dice: Dice, u, v, grain, blobs) -> Layers:
+    """A round, square or triangular plate on a pole."""
     yield _box(u, v, -0.03, 0.03, 0.0, 0.8), dice.colour(FENCES)
     cosine, sine = dice.rotation(0.12)
     radius = dice.real(0.18, 0.28)

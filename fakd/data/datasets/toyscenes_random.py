@@ -24,6 +24,7 @@ class Dice:
         self._stream = np.random.RandomState(seed)
 
     def real(self, low: float = 0.0, high: float = 1.0) -> float:
+        """A number in [low, high)."""
         return low + (high - low) * float(self._stream.random_sample())
 
     def grid(self, height: int, width: int) -> np.ndarray:
@@ -31,12 +32,15 @@ class Dice:
         return self._stream.random_sample((height, width))
 
     def chance(self, probability: float) -> bool:
+        """True with this probability."""
         return self.real() < probability
 
     def pick(self, options: Sequence[T]) -> T:
+        """One of the options, all alike."""
         return options[int(self.real() * len(options))]
 
     def sign(self) -> float:
+        """1 or -1."""
         return self.pick((-1.0, 1.0))
 
     def colour(self, palette: Sequence[tuple[int, int, int]], spread: float = 14.0) -> Colour:

@@ -29,6 +29,11 @@ def prepare(root: Path, download: bool = False, workers: int = 0) -> None:
 
 
 def convert(source: str, target: str) -> None:
+    """Writes one label with void, 0 in the original, as 255 and every class one lower.
+
+    Raises:
+        ValueError: an id is above 150.
+    """
     label = read_label(source)
     if label.max() > 150:
         raise ValueError(f"The label file '{source}' holds the id {label.max()}, but ADE20K's end at 150.")

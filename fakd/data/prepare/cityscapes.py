@@ -61,6 +61,11 @@ def prepare(root: Path, workers: int = 0) -> None:
 
 
 def convert(source: str, target: str) -> None:
+    """Writes one label of train ids, from a picture of label ids or from polygons.
+
+    Raises:
+        ValueError: ``source`` holds what Cityscapes has not.
+    """
     if source.endswith(".json"):
         label = draw_polygons(source)
     else:

@@ -54,6 +54,11 @@ def _check_names(path: Path) -> None:
 
 
 def convert(source: str, target: str) -> None:
+    """Writes one label with 1 to 59 for the classes and 0 for all else, from a MATLAB file of 459 ids.
+
+    Raises:
+        ValueError: an id is above 459.
+    """
     label = read_map(source, "LabelMap")
     if label.min() < 0 or label.max() >= len(_CLASSES):
         raise ValueError(f"'{source}' holds ids from {label.min()} to {label.max()}, expected 0 to 459.")

@@ -49,6 +49,11 @@ def prepare(root: Path, download: bool = False, workers: int = 0) -> None:
 
 
 def convert(source: str, target: str) -> None:
+    """Writes one label of ids, from a coloured picture or SBD's MATLAB file.
+
+    Raises:
+        ValueError: an id is above 20 and not void.
+    """
     label = read_map(source, "GTcls", "Segmentation") if source.endswith(".mat") else read_colours(source)
     unknown = (label > 20) & (label != VOID)
     if unknown.any():
