@@ -1,0 +1,71 @@
+"""Every config here, and every cell of the papers' tables, builds without memory for weights."""
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from fakd.config import load_config, read_cells
+from fakd.modeling.build import build_distill_losses, build_segmentor
+from fakd.structures import SegSpec
+
+ROOT = Path(__file__).parents[2]
+ON_META = ("MODEL.DEVICE", "meta", "MODEL.BACKBONE.PRETRAINED", "none")
+CONFIGS = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "configs").glob("*/*.yaml")
+    if not path.name.startswith("_") and path.name != "custom.yaml"
+)
+SPECS: dict[str, SegSpec] = {}
+
+load_alone = functools.cache(lambda file: load_config(file, ON_META, "student"))
+
+
+@pytest.fixture(autouse=True)
+def root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def spec(cfg: CfgNode) -> SegSpec:
+    """Of the network of a config, which is built once."""
+    network = cfg.MODEL.clone()
+    network.META_ARCHITECTURE = ""
+    if str(network) not in SPECS:
+        with torch.device("meta"):
+            SPECS[str(network)] = build_segmentor(cfg).spec
+    return SPECS[str(network)]
+
+
+def test_there_are_configs():
+    assert len(CONFIGS) > 40
+
+
+@pytest.mark.parametrize("folder", sorted({str(Path(file).parent) for file in CONFIGS}))
+def test_every_config_builds_for_its_data(folder):
+    for file in CONFIGS:
+        if not file.startswith(f"{folder}/"):
+            continue
+        cfg = load_alone(file)
+        for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+            assert len(MetadataCatalog.get(name).stuff_classes) == spec(cfg).num_classes, file
+        if cfg.KD.TEACHER.CONFIG_FILE:
+            assert cfg.KD.TEACHER.CONFIG_FILE in CONFIGS, file
+
+
+@pytest.mark.parametrize("project", sorted(path.parent.name for path in ROOT.glob("projects/*/cells.yaml")))
+def test_student_teacher_and_losses_of_every_cell_build(project):
+    built = set()
+    for name, cell in read_cells(project).items():
+        cfg = load_config(cell.config_file, [*cell.opts, *ON_META], cell.recipe)
+        teacher_cfg = load_alone(cfg.KD.TEACHER.CONFIG_FILE)
+        student, teacher = spec(cfg), spec(teacher_cfg)
+        assert student.num_classes == teacher.num_classes, name
+        key = f"{cfg.KD}{student}{teacher}"
+        if key not in built:
+            with torch.device("meta"):
+                assert set(build_distill_losses(cfg, student, teacher)) == set(cfg.KD.LOSSES), name
+        built.add(key)
+    assert len(built) > 50
