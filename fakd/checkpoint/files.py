@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and those that grow by a line at a time."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -42,6 +43,15 @@ def remove_leftovers(folder: str | Path) -> None:
     """Deletes the temporary files that killed writers left in ``folder``."""
     for leftover in Path(folder).glob(f"*{_SUFFIX}"):
         leftover.unlink(missing_ok=True)
+
+
+def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal digest of a file's content, by an algorithm of hashlib."""
+    digest = hashlib.new(algorithm)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

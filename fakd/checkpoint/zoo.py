@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from .files import file_digest
 
 
 @cache
@@ -39,11 +40,7 @@ def check_digest(path: str | Path) -> None:
     expected = (find(path) or {}).get("sha256")
     if not expected:
         return
-    with open(path, "rb") as file:
-        sha256 = hashlib.sha256()
-        while block := file.read(1 << 20):
-            sha256.update(block)
-    digest = sha256.hexdigest()
+    digest = file_digest(path)
     if not digest.startswith(expected):
         raise ValueError(
             f"'{path}' has the name of a published file and not its content: its sha256 begins with "

@@ -1,7 +1,12 @@
 """Small trees in each dataset's own layout, prepared and read back through their registered names."""
 
+import functools
+import hashlib
 import json
 import os
+import threading
+import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from fakd.data.datasets.cityscapes import LABEL_IDS
 from fakd.data.datasets.colours import colour_map
 from fakd.data.labels import read_label
 from fakd.data.prepare import ade20k, cityscapes, coco_stuff, pascal_context, voc2012
+from fakd.data.prepare.common import fetch
 
 IDS = np.array([[0, 1, 2], [3, 2, 1]], np.uint8)
 
@@ -172,3 +178,34 @@ def test_an_unprepared_dataset_names_its_tool(root, name):
     with pytest.raises(FileNotFoundError, match="DETECTRON2_DATASETS.*tools/datasets/prepare_") as error:
         DatasetCatalog.get(f"{name}_train")
     assert os.path.exists(str(error.value).split("python ")[-1])
+
+
+@pytest.fixture
+def site(tmp_path_factory):
+    """A folder and the address at which it is served."""
+    folder = tmp_path_factory.mktemp("site")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_archive_is_fetched_checked_and_unpacked_and_a_bad_one_named(site, tmp_path):
+    folder, address = site
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("made/file.txt", "content")
+    right = f"sha256:{hashlib.sha256((folder / 'a.zip').read_bytes()).hexdigest()}"
+    (tmp_path / "a.zip.partial").write_text("what an interrupted download leaves")
+    fetch(f"{address}/a.zip", tmp_path, right)
+    assert (tmp_path / "made" / "file.txt").read_text() == "content"
+    (folder / "a.zip").unlink()
+    fetch(f"{address}/a.zip", tmp_path, right)  # it is there: the site is not asked
+    os.truncate(tmp_path / "a.zip", 60)
+    with pytest.raises(ValueError, match=r"a\.zip' is not what was published: its sha256 is .*Delete it"):
+        fetch(f"{address}/a.zip", tmp_path, right)
+    with pytest.raises(ValueError, match=r"Cannot unpack '.*a\.zip'.*Delete it"):
+        fetch(f"{address}/a.zip", tmp_path)
+    with pytest.raises(OSError, match="404"):
+        fetch(f"{address}/nothing.zip", tmp_path)
+    assert not (tmp_path / "nothing.zip").exists()

@@ -7,6 +7,8 @@ from ..labels import read_label
 from .common import convert_all, fetch, need, write_label
 
 URL = "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"
+# As TensorFlow Datasets records it, url_checksums/ade20k.txt.
+SHA256 = "sha256:7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29"
 REMEDY = f"Fetch {URL} (0.9 GB) and unpack it there, or call this again with --download."
 
 
@@ -18,7 +20,7 @@ def prepare(root: Path, download: bool = False, workers: int = 0) -> None:
             names it.
     """
     if download:
-        fetch(URL, root)
+        fetch(URL, root, SHA256)
     folder = root / "ADEChallengeData2016"
     jobs = []
     for part in FOLDERS.values():

@@ -6,6 +6,11 @@ from ..datasets.coco_stuff import SPLITS
 from .common import fetch, need
 
 IMAGES = "http://images.cocodataset.org/zips/{split}2017.zip"
+# As TensorFlow Datasets records them, url_checksums/coco2017.txt.
+SHA256 = {
+    "train": "sha256:69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+    "val": "sha256:4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+}
 MAPS = "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip"
 REMEDY = (
     f"Fetch {IMAGES.format(split='train')} (18 GB) and {IMAGES.format(split='val')} (0.8 GB) and unpack "
@@ -23,7 +28,8 @@ def prepare(root: Path, download: bool = False) -> None:
     folder = root / "coco"
     if download:
         for split in SPLITS:
-            fetch(IMAGES.format(split=split), folder)
+            fetch(IMAGES.format(split=split), folder, SHA256[split])
+        # Nobody seems to have published a checksum of the maps: unpacking checks every file's own.
         fetch(MAPS, folder / "stuffthingmaps")
     for split in SPLITS:
         need(folder / f"{split}2017", REMEDY)

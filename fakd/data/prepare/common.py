@@ -1,16 +1,20 @@
 """What all preparations share: they resume, run in parallel, show progress and leave no half-written file."""
 
 import os
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+from torchvision.datasets.utils import download_url, extract_archive
 from tqdm import tqdm
 
 from fakd.checkpoint import atomic_write
+from fakd.checkpoint.files import file_digest
 
 #: Makes one file from another: (source, target).
 Convert = Callable[[str, str], None]
@@ -71,14 +75,31 @@ def need(path: str | Path, remedy: str) -> Path:
     return Path(path)
 
 
-def fetch(url: str, folder: str | Path, md5: str | None = None) -> None:
+def fetch(url: str, folder: str | Path, checksum: str = "") -> None:
     """Downloads an archive into a folder and unpacks it there; one that is complete is not fetched again.
 
+    Args:
+        url: of the archive.
+        folder: to unpack it in, where the archive stays too.
+        checksum: "<algorithm>:<hexadecimal digits>", with an algorithm of hashlib; "" where none is known.
+
     Raises:
-        RuntimeError: what came does not have the checksum.
+        ValueError: what came is not the archive that was published, or only a part of it.
         OSError: the site cannot be reached.
     """
     archive = Path(folder) / url.rpartition("/")[2]
-    if not check_integrity(str(archive), md5):
-        download_url(url, str(folder), archive.name, md5)
-    extract_archive(str(archive), str(folder))
+    if not archive.exists():
+        partial = archive.with_name(f"{archive.name}.partial")
+        partial.unlink(missing_ok=True)
+        download_url(url, str(folder), partial.name)
+        os.replace(partial, archive)
+    remedy = "Delete it and call this again, or fetch it by other means."
+    algorithm, _, expected = checksum.partition(":")
+    if expected and (found := file_digest(archive, algorithm)) != expected:
+        raise ValueError(
+            f"'{archive}' is not what was published: its {algorithm} is {found}, not {expected}. {remedy}"
+        )
+    try:
+        extract_archive(str(archive), str(folder))
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+        raise ValueError(f"Cannot unpack '{archive}': {error}. {remedy}") from error

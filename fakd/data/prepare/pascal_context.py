@@ -10,7 +10,10 @@ from .common import convert_all, fetch, need, write_label, write_stems
 from .matlab import read_map
 
 VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar"
-VOC_MD5 = "da459979d0c395079b5c75ee67908abb"
+# As torchvision records it, datasets/voc.py.
+VOC_MD5 = "md5:da459979d0c395079b5c75ee67908abb"
+# Nobody seems to have published a checksum of the labels: unpacking checks the archive's own, and every
+# label's ids are looked at.
 LABELS_URL = "https://cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz"
 REMEDY = (
     f"Fetch {VOC_URL} (1.3 GB) and unpack it, which makes VOCdevkit/VOC2010; fetch {LABELS_URL} (30 MB) and "

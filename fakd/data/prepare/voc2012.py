@@ -12,11 +12,12 @@ from .common import convert_all, fetch, need, write_label, write_stems
 from .matlab import read_map
 
 VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
-VOC_MD5 = "6cd6e144f989b92b3379bac3b3de84fd"
+# Both as torchvision records them, datasets/voc.py and datasets/sbd.py.
+VOC_MD5 = "md5:6cd6e144f989b92b3379bac3b3de84fd"
 SBD_URL = (
     "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
 )
-SBD_MD5 = "82b4d87ceb2ed10f6038a1cba92111cb"
+SBD_MD5 = "md5:82b4d87ceb2ed10f6038a1cba92111cb"
 REMEDY = (
     f"Fetch {VOC_URL} (1.9 GB) and unpack it, which makes VOCdevkit/VOC2012; fetch {SBD_URL} (1.4 GB) and "
     "unpack it beside VOCdevkit, which makes benchmark_RELEASE. Or call this again with --download."
