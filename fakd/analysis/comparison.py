@@ -4,10 +4,8 @@ import math
 from typing import NamedTuple
 
 import pandas as pd
+from scipy.stats import t
 
-# 97.5% quantile of Student's t for 2 degrees of freedom and more; what lies beyond takes the last one, a
-# little on the safe side.
-_T_QUANTILE = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
 MIN_SEEDS = 3  # fewer give no interval worth printing
 
 
@@ -41,7 +39,7 @@ def paired_difference(values: pd.Series, reference: pd.Series) -> Difference | N
     std = differences.std()
     margin = math.nan
     if count >= MIN_SEEDS:
-        margin = _T_QUANTILE[min(count - 3, len(_T_QUANTILE) - 1)] * std / math.sqrt(count)
+        margin = t.ppf(0.975, count - 1) * std / math.sqrt(count)
     return Difference(count, differences.mean(), std, margin)
 
 

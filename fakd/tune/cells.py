@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from scipy.stats import ttest_1samp
 
 from fakd.analysis.comparison import interval_text, paired_difference, signed
 from fakd.analysis.results import STUDENT, TEACHER, Study
@@ -68,26 +69,11 @@ def _at(study: Study, name: str, axis: str, limit: float) -> float:
 def paired_p(values: pd.Series, reference: pd.Series) -> float:
     """Two-sided p of the paired t-test over the seeds both have; nan for fewer than two."""
     differences = (values - reference).dropna()
-    count, spread = len(differences), differences.std()
-    if count < 2:
+    if len(differences) < 2:
         return math.nan
-    if spread == 0:
+    if differences.std() == 0:  # where the statistic is not defined
         return 1.0 if differences.mean() == 0 else 0.0
-    return t_test_p(differences.mean() / spread * math.sqrt(count), count - 1)
-
-
-def t_test_p(t: float, freedom: int) -> float:
-    """P(|T| >= \\|t\\|) of Student's t with a whole number of degrees of freedom, by its finite series."""
-    angle = math.atan(abs(t) / math.sqrt(freedom))
-    odd = freedom % 2
-    term = total = math.cos(angle) if odd else 1.0
-    if freedom == 1:
-        total = 0.0
-    for k in range(2 if odd else 1, freedom - 1, 2):
-        term *= k / (k + 1) * math.cos(angle) ** 2
-        total += term
-    within = 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
-    return 1 - within
+    return float(ttest_1samp(differences, 0.0).pvalue)
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:

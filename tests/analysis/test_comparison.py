@@ -25,7 +25,7 @@ def test_difference_is_paired_over_common_seeds():
     )
     assert difference.num_seeds == 3
     assert difference.mean == pytest.approx(2) and difference.std == pytest.approx(1)
-    assert difference.margin == pytest.approx(4.303 / math.sqrt(3))  # t quantile of 2 degrees of freedom
+    assert difference.margin == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)  # t quantile of 2 degrees of freedom
     assert not difference.is_shown
     assert interval_text(difference) == "−0.48 to +4.48"
 
@@ -50,10 +50,10 @@ def test_no_common_seed():
     assert difference_text(None) == interval_text(None) == "–"
 
 
-def test_many_seeds_use_the_end_of_the_table():
+def test_many_seeds_have_a_narrower_interval():
     values = series(*[float(i % 2) for i in range(40)])
     difference = paired_difference(values, values * 0)
-    assert difference.margin == pytest.approx(2.145 * values.std() / math.sqrt(40))
+    assert difference.margin == pytest.approx(2.023 * values.std() / math.sqrt(40), rel=1e-3)
 
 
 def test_texts():
