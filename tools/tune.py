@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from fakd.engine.cli import call_tool
-from fakd.tune.report import write_sweep_report
+from fakd.tune.report import write_side_by_side, write_sweep_report
 
 EXAMPLES = """
 examples:
@@ -17,6 +17,7 @@ examples:
   go on after a stop         the same command with --resume
   on a running cluster       the same command with --address auto     (docs/cluster.md)
   write the report again     tools/tune.py report output/table5
+  sweeps in one table        tools/tune.py report output/first output/second --output both.md
 
 Exit codes: 0 done, 1 an error or a failed trial, 130 interrupted and resumable.
 """
@@ -51,7 +52,21 @@ def sweep() -> int:
     return code
 
 
+def report() -> None:
+    parser = argparse.ArgumentParser(
+        prog="tune.py report", description="Writes the report of a finished sweep, or one table of several."
+    )
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="of a sweep")
+    parser.add_argument("--output", metavar="FILE", help="the table of several (default: side_by_side.md)")
+    given = parser.parse_args(sys.argv[2:])
+    if len(given.folders) == 1 and not given.output:
+        print(write_sweep_report(given.folders[0]))
+    else:
+        path = given.output or "side_by_side.md"
+        print(write_side_by_side(given.folders, path, shlex.join(["python", *sys.argv])))
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["report"] and len(sys.argv) == 3:
-        sys.exit(call_tool(lambda: print(write_sweep_report(sys.argv[2]))))
+    if sys.argv[1:2] == ["report"]:
+        sys.exit(call_tool(report))
     sys.exit(call_tool(sweep))

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from fakd.analysis.comparison import difference_text, mean_std, paired_difference
 from fakd.analysis.page import Block, Code, Heading, Picture, Table, Text, to_html, to_markdown
 from fakd.analysis.report import study_blocks
-from fakd.analysis.results import TEACHER, Study, make_study
+from fakd.analysis.results import STUDENT, TEACHER, Study, make_study
 from fakd.checkpoint import atomic_write
 
 from . import cells, curves
 from .lines import FOLDER, read_lines
+
+SIDE_BY_SIDE_NOTE = (
+    "mIoU in percent, mean ± sample standard deviation over seeds. **vs student**: minus that of the student "
+    "without help at the same seed; ▲ better, ▼ worse: from three seeds on, its 95% interval leaves zero out."
+)
 
 
 def write_sweep_report(output: str | Path, command: str = "") -> Path:
@@ -32,9 +39,7 @@ def write_sweep_report(output: str | Path, command: str = "") -> Path:
         FileNotFoundError: no sweep lies there, or none of its runs is finished.
     """
     output = Path(output)
-    if not (output / "sweep.json").is_file():
-        raise FileNotFoundError(f"No sweep in '{output}': there is no sweep.json.")
-    spec = json.loads((output / "sweep.json").read_text())
+    spec = _spec_of(output)
     studies = read_sweep(output)
     table = pd.concat(
         [cells.table(study, pair, spec["paper"].get(pair, {})) for pair, study in studies.items()]
@@ -50,6 +55,12 @@ def write_sweep_report(output: str | Path, command: str = "") -> Path:
     _write(output / "report.md", to_markdown(title, blocks).encode())
     _write(output / "report.html", to_html(title, blocks).encode())
     return output / "report.html"
+
+
+def _spec_of(output: Path) -> dict[str, Any]:
+    if not (output / "sweep.json").is_file():
+        raise FileNotFoundError(f"No sweep in '{output}': there is no sweep.json.")
+    return json.loads((output / "sweep.json").read_text())
 
 
 def read_sweep(output: Path) -> dict[str, Study]:
@@ -72,6 +83,68 @@ def read_sweep(output: Path) -> dict[str, Study]:
     if not found:
         raise FileNotFoundError(f"No run of the sweep in '{output}' is finished yet.")
     return found
+
+
+def side_by_side(sweeps: Mapping[str, Mapping[str, Study]]) -> pd.DataFrame:
+    """What several sweeps with the same runs found, a row per run and two columns per sweep and pair.
+
+    Args:
+        sweeps: of :func:`read_sweep`, by the title of their columns.
+
+    Returns:
+        Texts: mIoU, and its difference to the student without help. The teacher and the student come first,
+        then the runs by their mIoU in the first sweep.
+    """
+    columns = []
+    for title, studies in sweeps.items():
+        for pair, study in studies.items():
+            dataset = study.datasets[0]
+            values = {name: study.by_seed(name, dataset) for name in study.names}
+            columns.append((f"{title} ({pair})" if pair else title, values))
+    first = columns[0][1]
+
+    def place(name: str) -> tuple[bool, bool, float]:
+        return name != TEACHER, name != STUDENT, -first[name].mean() if name in first else math.inf
+
+    runs = sorted(dict.fromkeys(name for _, values in columns for name in values), key=place)
+    table = pd.DataFrame({"run": runs})
+    for title, values in columns:
+        means = [mean_std(values[run]) if run in values else "–" for run in runs]
+        differences = [
+            difference_text(paired_difference(values[run], values[STUDENT]))
+            if run in values and run not in (TEACHER, STUDENT) and STUDENT in values
+            else ""
+            for run in runs
+        ]
+        table.insert(table.shape[1], title, means)
+        table.insert(table.shape[1], "vs student", differences, allow_duplicates=True)
+    return table
+
+
+def write_side_by_side(outputs: Sequence[str | Path], path: str | Path, command: str = "") -> Path:
+    """Writes one Markdown table of several sweeps; see :func:`side_by_side`.
+
+    Args:
+        outputs: folders of sweeps.
+        path: of the file.
+        command: what a reader types to get the file again.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: as :func:`read_sweep`.
+    """
+    titles = [_spec_of(Path(output))["title"] or Path(output).name for output in outputs]
+    found = {title: read_sweep(Path(output)) for title, output in zip(titles, outputs, strict=True)}
+    studies = [study for sweep in found.values() for study in sweep.values()]
+    blocks: list[Block] = [Table(side_by_side(found)), Text(SIDE_BY_SIDE_NOTE, "note")]
+    if any(len(study.by_seed(STUDENT, study.datasets[0])) == 1 for study in studies):
+        blocks.append(Text("**A number without ± rests on a single seed, which proves little.**", "warning"))
+    if command:
+        blocks += [Heading("How to get this table again"), Code(command)]
+    _write(Path(path), to_markdown("Sweeps side by side", blocks).encode())
+    return Path(path)
 
 
 def _teachers_of(runs: list[tuple[dict, list[dict]]], teachers: list) -> list:

@@ -1,13 +1,14 @@
 """The report of a sweep, from invented lines."""
 
 import json
+import math
 
 import pandas as pd
 import pytest
 
 from fakd.tune import cells
 from fakd.tune.lines import append, is_open, last, lines_file, read_lines
-from fakd.tune.report import read_sweep, write_sweep_report
+from fakd.tune.report import read_sweep, side_by_side, write_sweep_report
 from fakd.tune.spec import parse_spec
 
 from .conftest import content
@@ -68,7 +69,7 @@ def test_the_table_has_differences_equal_time_and_the_papers_values(sweep):
     assert cwd["equal time"] == pytest.approx(41.1) and table.loc["student", "equal time"] == pytest.approx(
         41.0
     )
-    assert cwd["p"] == pytest.approx(cells.t_test_p(2.1 / 0.1 * 3**0.5, 2))
+    assert cwd["p"] == pytest.approx(0.00075, abs=1e-5)  # t = 2.1 / 0.1 * sqrt(3), two degrees of freedom
 
 
 def test_the_report_says_what_is_missing_and_draws_the_curve(sweep):
@@ -94,7 +95,25 @@ def test_the_report_says_what_is_missing_and_draws_the_curve(sweep):
     ],
 )
 def test_the_paired_test_knows_the_tables(t, freedom, p):
-    assert cells.t_test_p(t, freedom) == pytest.approx(p, abs=1e-4)
+    differences = pd.Series(range(freedom + 1), dtype=float)
+    differences += t * differences.sem() - differences.mean()
+    assert cells.paired_p(differences + 40.0, 0 * differences + 40.0) == pytest.approx(p, abs=1e-4)
+
+
+def test_the_paired_test_of_seeds_that_agree():
+    same = pd.Series([40.0, 41.0])
+    assert cells.paired_p(same, same) == 1 and cells.paired_p(same + 1, same) == 0
+    assert math.isnan(cells.paired_p(same[:1], same))
+
+
+def test_sweeps_side_by_side(sweep):
+    table = side_by_side({"first": read_sweep(sweep), "second": read_sweep(sweep)})
+    assert list(table["run"])[:2] == ["teacher", "student"] and set(table["run"]) == {"teacher", *RUNS}
+    assert list(table.columns) == ["run", "first", "vs student", "second", "vs student"]
+    cwd = table[table["run"] == "cwd"].iloc[0]
+    assert (
+        cwd.iloc[1].startswith("43.10 ±") and cwd.iloc[2] == cwd.iloc[4] and cwd.iloc[2].startswith("+2.10")
+    )
 
 
 def test_a_torn_line_is_skipped_and_an_end_is_known(tmp_path):
