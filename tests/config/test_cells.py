@@ -1,7 +1,6 @@
 """Every cell of the papers' tables is a config, and every network of them one that builds."""
 
 import functools
-import json
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ from detectron2.modeling import build_model
 from fakd.config import RECIPES, find_cell, load_config, read_cells
 
 ROOT = Path(__file__).parents[2]
-MODELS = {
-    "PSPNet-R18": "pspnet_r18",
-    "HRNet18s": "hrnet_w18s",
-    "DeepLabV3Plus-MobileNetV2": "deeplabv3plus_mbv2",
-    "ISANet-R18": "isanet_r18",
-}
-INITS = {"imagenet": "", "random": "_random"}
 NETWORKS = sorted(p.stem for p in (ROOT / "configs" / "voc2012_aug").glob("*.yaml"))
 
 
@@ -33,21 +25,6 @@ def load(cell):
     if not (RECIPES / f"{cell.recipe}.yaml").is_file():
         pytest.skip(f"the recipe '{cell.recipe}' is not written yet")
     return load_config(cell.config_file, cell.opts, cell.recipe)
-
-
-def test_the_paper_s_cells_are_all_there():
-    cells = read_cells("FAKD")
-    paper = json.loads((ROOT / "projects" / "FAKD" / "paper_tables.json").read_text())
-    wanted = {
-        f"{dataset}/{MODELS[pair['student']]}{INITS[pair['student_init']]}/{row.lower()}"
-        for dataset, pairs in paper["tables_1_2_3"].items()
-        for pair in pairs
-        for row in pair["rows"]
-    }
-    assert len(wanted) == 16 * 6
-    wanted |= {f"table4/{row}" for row in ("pd", "fakd_pd", "cwd", "fakd_cwd")}
-    wanted |= {f"table5/lambda_{value}" for value in paper["table_5_lambda_ade20k"] if value != "setting"}
-    assert set(cells) == wanted
 
 
 @pytest.mark.parametrize("project", ["FAKD", "CIRKD"])
