@@ -25,6 +25,8 @@ LEVELS = {
     "engine": 4,
     "tune": 5,
     "analysis": 5,
+    "deploy": 5,
+    "predict": 5,
     # The two that stand beside the levels: the package itself, and what must run with nothing installed.
     "__init__": 6,
     "doctor": 6,

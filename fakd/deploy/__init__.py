@@ -1,0 +1,1 @@
+"""A trained student outside of training: exported files, and how fast it runs."""

@@ -1,0 +1,263 @@
+"""What networks cost side by side: size, time and memory of inference, and of a step of training."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor
+from tqdm import tqdm
+
+from fakd.analysis.model_summary import summarize
+from fakd.config import NO_RECIPE, load_config
+from fakd.engine import facts
+from fakd.engine.cli import message_of
+from fakd.engine.trainer import Trainer
+from fakd.modeling.build import build_segmentor
+
+from .export import OPSET, onnx_graph, program_of
+from .exported import open_session, session_run
+from .network import DeployedNetwork
+
+RUNTIMES = ("eager", "compiled", "onnxruntime", "training")
+_WARM = 3  # calls before the clock starts: memory is allocated, kernels are chosen
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement.
+
+    Attributes:
+        config_file: of the network, which keeps its random weights: they change no time.
+        opts: ``(KEY, VALUE, ...)`` for it.
+        runtime: of :data:`RUNTIMES`.
+        batch: number of images.
+        size: (H, W) of the images.
+        repeats: timed calls.
+        threads: of the CPU, 0 for the default.
+        graph: of "onnxruntime", the file of :func:`write_graph`.
+    """
+
+    config_file: str
+    opts: tuple[str, ...]
+    runtime: str
+    batch: int
+    size: tuple[int, int]
+    repeats: int
+    threads: int = 0
+    graph: str = ""
+
+    def read_config(self) -> CfgNode:
+        """The network's config; no weights are fetched for it."""
+        cfg = load_config(self.config_file, self.opts, recipe=NO_RECIPE)
+        cfg.MODEL.BACKBONE.PRETRAINED = "none"
+        return cfg
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a job took, or why there is no answer.
+
+    Attributes:
+        median: seconds per call.
+        late: the 95th percentile of the same.
+        memory: MB. On a GPU the peak that PyTorch allocated; on a CPU the peak of the resident memory of a
+            process of its own, beyond what it held before the network was built. None where it is not known.
+        reason: of what is missing, "" if nothing is.
+    """
+
+    median: float | None = None
+    late: float | None = None
+    memory: float | None = None
+    reason: str = ""
+
+
+def measure(job: Job) -> Cost:
+    """Runs a job in this process; its memory is right in a process of its own only."""
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    torch.manual_seed(0)
+    cfg = job.read_config()
+    device = cfg.MODEL.DEVICE
+    facts.reset_peak_memory(device)
+    before = facts.peak_memory_mb(device)
+    step = _STEPS[job.runtime](cfg, job)
+    for _ in range(_WARM):
+        step()
+    times = []
+    for _ in range(job.repeats):
+        _synchronize(device)
+        start = time.perf_counter()
+        step()
+        _synchronize(device)
+        times.append(time.perf_counter() - start)
+    peak = facts.peak_memory_mb(device)
+    memory = None if peak is None or before is None else peak - before
+    reason = "" if memory is not None else "not told by this system"
+    if job.runtime == "compiled" and device == "cpu":
+        memory, reason = None, "not told apart from the compiler's"
+    if job.runtime == "onnxruntime" and device != "cpu":
+        memory, reason = None, "not PyTorch's to tell"
+    times.sort()
+    return Cost(statistics.median(times), times[math.ceil(0.95 * len(times)) - 1], memory, reason)
+
+
+def _inference(cfg: CfgNode, job: Job) -> tuple[DeployedNetwork, Tensor]:
+    network = DeployedNetwork(build_segmentor(cfg))
+    return network, 255 * torch.rand(job.batch, 3, *job.size, device=cfg.MODEL.DEVICE)
+
+
+def _eager(cfg: CfgNode, job: Job) -> Callable[[], object]:
+    network, images = _inference(cfg, job)
+    return torch.inference_mode()(lambda: network(images))
+
+
+def _compiled(cfg: CfgNode, job: Job) -> Callable[[], object]:
+    network, images = _inference(cfg, job)
+    compiled = torch.compile(network, dynamic=False)
+    return torch.no_grad()(lambda: compiled(images))
+
+
+def _onnxruntime(cfg: CfgNode, job: Job) -> Callable[[], object]:
+    run = session_run(open_session(job.graph, cfg.MODEL.DEVICE, job.threads))
+    images = 255 * torch.rand(job.batch, 3, *job.size)
+    return lambda: run(images)
+
+
+def _training(cfg: CfgNode, job: Job) -> Callable[[], object]:
+    """The network's own loss forward and backward and the optimizer, in float32; no data is read."""
+    network = build_segmentor(cfg).train()
+    optimizer = Trainer.build_optimizer(cfg, network)
+    classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    batch = [
+        {
+            "image": torch.randint(256, (3, *job.size), dtype=torch.uint8),
+            "sem_seg": torch.randint(classes, job.size),
+        }
+        for _ in range(job.batch)
+    ]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        sum(network(batch).values()).backward()
+        optimizer.step()
+
+    return step
+
+
+_STEPS = {"eager": _eager, "compiled": _compiled, "onnxruntime": _onnxruntime, "training": _training}
+
+
+def _synchronize(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def write_graph(job: Job) -> None:
+    """Writes the job's network as ONNX, whose making must not count as the memory of running it."""
+    cfg = job.read_config()
+    cfg.MODEL.DEVICE = "cpu"
+    with torch.no_grad():
+        graph = onnx_graph(program_of(DeployedNetwork(build_segmentor(cfg)), job.size, job.batch), OPSET)
+    Path(job.graph).write_bytes(graph.SerializeToString())
+
+
+def measure_apart(job: Job) -> Cost:
+    """Runs a job in a process of its own; what goes wrong there is the reason of an empty cost."""
+    steps = [write_graph, measure] if job.runtime == "onnxruntime" else [measure]
+    context = multiprocessing.get_context("spawn")
+    try:
+        for step in steps:
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                cost = pool.submit(step, job).result()
+    except BrokenProcessPool:
+        return Cost(reason="the process was killed: too little memory?")
+    except Exception as error:  # whatever a compiler or an exporter may raise is an answer here
+        text = " ".join(message_of(error).split())
+        return Cost(reason=f"{type(error).__name__}: {text[:120]}")
+    assert cost is not None  # the last step is measure
+    return cost
+
+
+def benchmark(
+    config_files: Sequence[str],
+    *,
+    opts: Sequence[str] = (),
+    runtimes: Sequence[str] = RUNTIMES,
+    batches: Sequence[int] = (1, 8),
+    size: tuple[int, int] | None = None,
+    repeats: int = 30,
+    threads: int = 0,
+) -> pd.DataFrame:
+    """A column per network, a row per quantity; a cell without a number says why.
+
+    Args:
+        config_files: of the networks.
+        opts: config keys for all of them.
+        runtimes: of :data:`RUNTIMES`.
+        batches: numbers of images at once in inference; training takes SOLVER.IMS_PER_BATCH.
+        size: (H, W) in inference; default INPUT.CROP.SIZE of the first config, which is training's of each.
+        repeats: timed calls of inference; training makes a third.
+        threads: of the CPU, 0 for the default.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: a config cannot be read.
+    """
+    configs = [load_config(file, opts, recipe=NO_RECIPE) for file in config_files]
+    size = size or tuple(configs[0].INPUT.CROP.SIZE)
+    names = _names(config_files)
+    cells: dict[str, dict[str, str]] = {name: {} for name in names}
+    jobs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, file, cfg in zip(names, config_files, configs, strict=True):
+            summary = summarize(cfg, name, size)
+            cells[name]["parameters (M)"] = f"{summary.params / 1e6:.3f}"
+            cells[name][f"GFLOPs at {size[0]}x{size[1]} (multiply-adds)"] = f"{summary.gmacs:.2f}"
+            for runtime in (r for r in RUNTIMES if r in runtimes):
+                if runtime == "training":
+                    crop, batch = tuple(cfg.INPUT.CROP.SIZE), cfg.SOLVER.IMS_PER_BATCH
+                    jobs.append(
+                        (name, Job(file, tuple(opts), runtime, batch, crop, -(-repeats // 3), threads))
+                    )
+                    continue
+                for batch in batches:
+                    graph = str(Path(folder, f"{len(jobs)}.onnx"))
+                    jobs.append((name, Job(file, tuple(opts), runtime, batch, size, repeats, threads, graph)))
+        for name, job in tqdm(jobs, unit="measurement"):
+            cells[name] |= _cells(job, measure_apart(job))
+    table = pd.DataFrame(cells).fillna("")
+    if len(names) == 2:
+        first, second = (pd.to_numeric(table[name], errors="coerce") for name in names)
+        table["ratio"] = [f"{r:.2f}" if math.isfinite(r) else "" for r in second / first]
+    return table
+
+
+def _names(config_files: Sequence[str]) -> list[str]:
+    stems = [Path(file).stem for file in config_files]
+    return stems if len(set(stems)) == len(stems) else list(map(str, config_files))
+
+
+def _cells(job: Job, cost: Cost) -> dict[str, str]:
+    """The rows of one job, named alike for all networks."""
+    training = job.runtime == "training"
+    what = "training step" if training else f"{job.runtime}, batch {job.batch}"
+    unit, factor = ("s", 1) if training else ("ms", 1000)
+    given = {f"{what}: images": f"{job.batch} of {'x'.join(map(str, job.size))}"} if training else {}
+    if cost.median is None or cost.late is None:
+        return given | {f"{what}: median ({unit})": f"no: {cost.reason}"}
+    return given | {
+        f"{what}: median ({unit})": f"{cost.median * factor:.4g}",
+        f"{what}: 95th percentile ({unit})": f"{cost.late * factor:.4g}",
+        f"{what}: peak memory (MB)": cost.reason if cost.memory is None else f"{cost.memory:.0f}",
+    }

@@ -1,0 +1,157 @@
+"""An exported file under detectron2's contract, so that the one evaluator takes it for a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from torch import Tensor, nn
+
+from .network import Card, from_json
+
+Run = Callable[[Tensor], Tensor]  # from images (N, 3, H, W) to scores (N, K, H, W)
+
+
+class FixedSize(nn.Module):
+    """A network under detectron2's contract that is shown every image at one size.
+
+    Args:
+        model: gives ``sem_seg`` scores of the size it is asked for.
+        size: (H, W).
+    """
+
+    def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.model, self.size, self.training = model, size, model.training
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+        """Per image ``{"sem_seg": (K, height, width)}``, at the size that the input asks for."""
+        return self.model([at_size(item, self.size) for item in batched_inputs])
+
+
+def at_size(item: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """An input of detectron2's contract with its image resized; the size of its result stays what it was."""
+    image = item["image"]
+    height, width = image.shape[1:]
+    if (height, width) == tuple(size):
+        return item
+    resized = F.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
+    return {"height": height, "width": width, **item, "image": resized}
+
+
+class ExportedNetwork(nn.Module):
+    """A file of :func:`fakd.deploy.export.export`, asked as a :class:`~fakd.modeling.Segmentor` is.
+
+    Args:
+        run: the graph in the file.
+        card: what the file says of itself. If its size is fixed, images are resized to it.
+    """
+
+    def __init__(self, run: Run, card: Card) -> None:
+        super().__init__()
+        self.run, self.card, self.input_format = run, card, card.input_format
+        self.eval()
+
+    def prepare(self, item: dict[str, Any]) -> Tensor:
+        """What the graph is fed for an input of detectron2's contract: (1, 3, H, W)."""
+        image = (at_size(item, self.card.size) if self.card.size else item)["image"].float()
+        if not self.card.normalize:
+            mean, std = torch.tensor(self.card.pixel_mean), torch.tensor(self.card.pixel_std)
+            image = (image - mean[:, None, None]) / std[:, None, None]
+        return image[None]
+
+    @torch.no_grad()
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
+        """Per image ``{"sem_seg": (K, height, width)}``; see :meth:`fakd.modeling.Segmentor.forward`."""
+        return [{"sem_seg": self._scores(item)} for item in batched_inputs]
+
+    def _scores(self, item: dict[str, Any]) -> Tensor:
+        image = self.prepare(item)
+        scores = self.run(image)[0]
+        shown, (height, width) = tuple(image.shape[2:]), item["image"].shape[1:]
+        asked = item.get("height", height), item.get("width", width)
+        return scores if asked == shown else sem_seg_postprocess(scores, shown, *asked)
+
+
+def open_session(model: str | bytes, device: str = "cpu", threads: int = 0) -> Any:
+    """An ``onnxruntime.InferenceSession``.
+
+    Args:
+        model: path, or the content of a file.
+        device: "cuda" uses onnxruntime's CUDA provider where it has one.
+        threads: at most; 0 leaves the choice to onnxruntime.
+
+    Raises:
+        ValueError: onnxruntime is not installed, or cannot open the model.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError("onnxruntime is not installed: pip install 'fakd[export]'.") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors come as exceptions
+    options.intra_op_num_threads = threads
+    wanted = ["CUDAExecutionProvider"] if device != "cpu" else []
+    providers = [p for p in wanted if p in onnxruntime.get_available_providers()] + ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=providers)
+    except Exception as error:  # onnxruntime's errors share no base but this
+        name = f"'{model}'" if isinstance(model, str) else "the exported graph"
+        raise ValueError(f"onnxruntime cannot open {name}: {error}") from error
+
+
+def session_run(session: Any) -> Run:
+    """What a session computes, on tensors."""
+
+    def run(image: Tensor) -> Tensor:
+        return torch.from_numpy(
+            session.run(None, {"image": np.ascontiguousarray(image.numpy(force=True))})[0]
+        )
+
+    return run
+
+
+def load_exported(path: str | Path, device: str = "cpu") -> ExportedNetwork:
+    """The network in an exported file.
+
+    Args:
+        path: ends in ``.onnx``, ``.ts`` (TorchScript) or ``.pt2`` (torch.export).
+        device: see :func:`open_session`; PyTorch's own formats run on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file cannot be opened, or is none of this project's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no exported network at '{path}'.")
+    run: Run
+    if path.suffix == ".onnx":
+        session = open_session(str(path), device)
+        found, run = session.get_modelmeta().custom_metadata_map, session_run(session)
+    else:
+        found = dict.fromkeys(Card.__dataclass_fields__, "")
+        try:
+            if path.suffix == ".ts":
+                graph = torch.jit.load(path, "cpu", _extra_files=found)
+            else:
+                graph = torch.export.load(path, extra_files=found).module()
+        except Exception as error:  # a foreign file fails in too many ways to name
+            raise ValueError(f"PyTorch cannot open '{path}': {error}") from error
+
+        def run(image: Tensor) -> Tensor:  # no sub-module, for the graph refuses eval()
+            return graph(image)
+
+    try:
+        card = Card(**{name: from_json(found[name]) for name in Card.__dataclass_fields__})
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"'{path}' does not say what its classes and its input are ({error!r}): it is no file of "
+            "tools/export_student.py."
+        ) from error
+    return ExportedNetwork(run, card)

@@ -1,0 +1,138 @@
+"""From a picture to a label map::
+
+from fakd.predict import Predictor
+
+predictor = Predictor("output/fakd")  # a run, or an exported file
+labels = predictor("street.jpg")  # (H, W), the class of every pixel
+print({predictor.classes[i] for i in labels.flat})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import transforms as T
+from PIL import Image
+from torch import nn
+
+from fakd.data.augmentations import RandomScale, build_augmentations
+from fakd.data.images import as_array, decode, open_image
+from fakd.deploy.export import FORMATS
+from fakd.deploy.exported import load_exported
+from fakd.deploy.network import make_card
+from fakd.deploy.source import load_student, read_source
+from fakd.evaluation import TestTimeModel, as_tested
+
+Picture = str | Path | Image.Image | np.ndarray
+
+
+class Predictor:
+    """A trained student, asked as in its test: the config's size rules, windows, scales and mirrors hold.
+
+    Args:
+        source: the folder of a run, a config file, or a file of ``tools/export_student.py``.
+        weights: with a config file, needed; with a folder, in place of its ``model_final.pth``.
+        device: "cpu", "cuda", ...; default a GPU if PyTorch finds one. Exported files run on the CPU;
+            those for ONNX on a GPU where onnxruntime can.
+        batch_size: how many pictures of one size the network is shown at once.
+        opts: ``[KEY, VALUE, ...]``, config keys; not with an exported file.
+
+    Attributes:
+        classes: the K names.
+        colours: (K, 3) uint8 RGB.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: the weights are not of the config, or the exported file is none of this project's.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        weights: str | Path | None = None,
+        *,
+        device: str | None = None,
+        batch_size: int = 1,
+        opts: Sequence[str] = (),
+    ) -> None:
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        source = Path(source)
+        self._network: nn.Module
+        if source.suffix in FORMATS.values():
+            network = load_exported(source, device)
+            card = network.card
+            self._network = TestTimeModel(network, card.window, card.stride) if any(card.window) else network
+            self._resize = [RandomScale(1.0, 1.0, card.base_size)] if any(card.base_size) else []
+        else:
+            given = {"run": source} if source.is_dir() else {"config_file": str(source)}
+            cfg, path = read_source(**given, weights=weights, opts=[*opts, "MODEL.DEVICE", device])
+            student = load_student(cfg, path)
+            card = make_card(cfg, student, None, True, "float32")
+            self._network = as_tested(student, cfg)
+            self._resize = build_augmentations(cfg, is_train=False)
+        self._format = card.input_format
+        self.classes, self.colours = card.classes, np.array(card.colours, np.uint8)
+        self.batch_size = batch_size
+
+    def __call__(self, picture: Picture) -> np.ndarray:
+        """The class of every pixel.
+
+        Args:
+            picture: of any size: the path of a file, a PIL image, or an array (H, W, 3) of uint8 in **RGB**
+                (``image[..., ::-1]`` of what OpenCV reads).
+
+        Returns:
+            (H, W) class ids at the picture's own size, uint8 for up to 256 classes, else uint16.
+
+        Raises:
+            ValueError: a file is no picture, or an array has another shape or type.
+        """
+        return self.several([picture])[0]
+
+    def several(self, pictures: Sequence[Picture]) -> list[np.ndarray]:
+        """The same for pictures of any sizes, in batches."""
+        inputs = [self._input(read_picture(picture)) for picture in pictures]
+        labels: list[np.ndarray] = [np.empty(0)] * len(inputs)
+        # Only pictures of one size share a batch: padding would change what is near the border.
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for i, item in enumerate(inputs):
+            by_size.setdefault(tuple(item["image"].shape), []).append(i)
+        for members in by_size.values():
+            for start in range(0, len(members), self.batch_size):
+                batch = members[start : start + self.batch_size]
+                with torch.inference_mode():
+                    outputs = self._network([inputs[i] for i in batch])
+                for i, output in zip(batch, outputs, strict=True):
+                    ids = output["sem_seg"].argmax(dim=0).cpu().numpy()
+                    labels[i] = ids.astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
+        return labels
+
+    def _input(self, image: np.ndarray) -> dict[str, Any]:
+        """detectron2's input for an RGB image."""
+        shown = T.AugInput(image if self._format == "RGB" else image[..., ::-1])
+        T.AugmentationList(self._resize)(shown)
+        tensor = torch.from_numpy(np.ascontiguousarray(shown.image.transpose(2, 0, 1)))
+        return {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
+
+
+def read_picture(picture: Picture) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a file or PIL image, turned as its EXIF data says, or of such an array.
+
+    Raises:
+        ValueError: a file is no picture, or an array has another shape or type.
+    """
+    if isinstance(picture, str | Path):
+        with open_image(str(picture)) as opened:
+            return as_array(decode(opened), "RGB")
+    if isinstance(picture, Image.Image):
+        return as_array(decode(picture), "RGB")
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise ValueError(
+            f"A picture given as an array must be (height, width, 3) of uint8 in RGB; this one is "
+            f"{picture.shape} of {picture.dtype}."
+        )
+    return picture
