@@ -2,8 +2,8 @@
 
 Each line has "event" and "trial", the run's place in the sweep:
 
-- ``start``: the run's process begins, or begins again;
-- ``progress``: iteration and seconds of training so far;
+- ``start``: the run's process begins, or begins again, with these values of the keys, and those before;
+- ``progress``: iteration, seconds of training and share of the budget so far;
 - ``evaluation``: the same, and mIoU, mAcc and aAcc;
 - ``result``: the run is finished; all of its ``result.json``;
 - ``out_of_memory``, ``failed``: with the error;

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
-import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from fakd.config import NO_RECIPE, load_config
 from fakd.engine.cli import message_of
 from fakd.modeling.build import build_distill_losses, build_segmentor
 
+from .search import Search, axes_of, points
 from .spec import Pair, Spec, Teacher
 
 TEACHERS = "teachers"
-_RANGES = ("uniform", "loguniform")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,13 @@ class Trial:
     def finished(self) -> bool:
         return (self.folder / "result.json").exists()
 
+    def with_values(self, values: Mapping[str, Any]) -> Trial:
+        """The same run with other values of its keys."""
+        opts = list(self.opts)
+        for key, value in values.items():
+            opts[opts.index(key) + 1] = str(value)
+        return dataclasses.replace(self, opts=tuple(opts), values=values)
+
     def config(self) -> CfgNode:
         """The resolved config, frozen; also registers its datasets and plugins in this process."""
         cfg = load_config(self.config_file, list(self.opts), self.method)
@@ -65,12 +72,21 @@ class Trial:
         return cfg
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
-    """All runs of a sweep: teachers first, because the others need them."""
+    """All runs of a sweep: teachers first, because the others need them.
 
-    teachers: list[Trial]
-    trials: list[Trial]
+    Attributes:
+        teachers: trained here.
+        trials: that nothing else changes.
+        populations: trials of a method and seed that pbt changes, at their first values.
+        searches: methods whose trials Optuna finds.
+    """
+
+    teachers: list[Trial] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
+    populations: list[list[Trial]] = field(default_factory=list)
+    searches: list[Search] = field(default_factory=list)
 
 
 def make_plan(spec: Spec, output: Path) -> Plan:
@@ -82,20 +98,40 @@ def make_plan(spec: Spec, output: Path) -> Plan:
     """
     output = output.resolve()
     teachers: dict[str, tuple[Trial, Teacher]] = {}
-    trials: list[Trial] = []
+    plan = Plan()
     for name, pair in spec.pairs.items():
         learns = any(method != NO_RECIPE for method in spec.methods)
         if learns and not pair.teacher.config:
             pair = dataclasses.replace(pair, teacher=_own_teacher(name, pair))
         if learns and not pair.teacher.weights:
             _add_teacher(teachers, spec, pair.teacher, output)
-        trials += _trials(spec, name, pair, output)
-    if not trials:
+        _add_trials(plan, spec, name, pair, output)
+    plan.teachers.extend(trial for trial, _ in teachers.values())
+    trials = [*plan.trials, *itertools.chain(*plan.populations)]
+    ends = [trial for search in plan.searches for trial in search.ends()]
+    if not trials and not ends:
         raise ValueError("zero trials: no method of the sweep has a config key that it varies.")
     _refuse_twins(trials)
-    first = [trial for trial, _ in teachers.values()]
-    _build_all(first, trials)
-    return Plan(first, trials)
+    _build_all(plan.teachers, trials + ends)
+    if spec.scheduler != "none":
+        _need_evaluations(trials, spec.scheduler)
+    return plan
+
+
+def _need_evaluations(trials: list[Trial], scheduler: str) -> None:
+    for trial in trials:
+        cfg = trial.config()
+        if not 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:
+            raise ValueError(
+                f"scheduler {scheduler} goes by evaluations in the middle of a run, and '{trial}' has none: "
+                f"set TEST.EVAL_PERIOD below SOLVER.MAX_ITER ({cfg.SOLVER.MAX_ITER}) in 'opts'."
+            )
+        period = cfg.SOLVER.CHECKPOINT_PERIOD
+        if scheduler == "pbt" and (period <= 0 or cfg.TEST.EVAL_PERIOD % period):
+            raise ValueError(
+                f"scheduler pbt needs a checkpoint at every evaluation, and '{trial}' has one every {period} "
+                f"iterations: set SOLVER.CHECKPOINT_PERIOD to {cfg.TEST.EVAL_PERIOD} in 'opts'."
+            )
 
 
 def _own_teacher(name: str, pair: Pair) -> Teacher:
@@ -128,24 +164,58 @@ def _teacher_folder(teacher: Teacher, output: Path) -> Path:
     return output / TEACHERS / f"{path.parent.name}_{path.stem}" / "trained"
 
 
-def _trials(spec: Spec, name: str, pair: Pair, output: Path) -> Iterator[Trial]:
+def _add_trials(plan: Plan, spec: Spec, name: str, pair: Pair, output: Path) -> None:
+    for method in spec.methods:
+        losses = load_config(pair.student, [], method).KD.LOSSES
+        axes = axes_of(spec.keys, losses)
+        at = functools.partial(_trials_at, spec, name, pair, method, output)
+        if spec.search == "optuna" and axes:
+            study = "/".join(filter(None, (name, Path(method).stem)))
+            plan.searches.append(Search(study, axes, at, spec, output))
+            continue
+        found = points(spec, axes)
+        if axes and spec.scheduler == "pbt":
+            if len(found) < 2:
+                raise ValueError(
+                    f"scheduler pbt needs two points or more of 'keys'; {method} has {len(found)}."
+                )
+            plan.populations += map(
+                list, zip(*(at(p, f"member{i}") for i, p in enumerate(found)), strict=True)
+            )
+        else:
+            plan.trials += [trial for point in found for trial in at(point)]
+
+
+def _trials_at(
+    spec: Spec, name: str, pair: Pair, method: str, output: Path, point: Mapping[str, Any], label: str = ""
+) -> list[Trial]:
+    """The trials of a method with these values of the keys, one per seed.
+
+    Args:
+        label: in the run's name, in place of the values.
+    """
     shared: dict[str, Any] = {**spec.opts, **pair.opts}
     if "iterations" in spec.stop:
         shared["SOLVER.MAX_ITER"] = int(spec.stop["iterations"])
-    for method in spec.methods:
-        teacher = _teacher_opts(pair.teacher, output) if method != NO_RECIPE else {}
-        losses = load_config(pair.student, [], method).KD.LOSSES
-        for values in _points(spec, losses):
-            words = _words({**shared, **values}, pair.student, method) + _words(teacher)
-            run = "-".join(
-                [Path(method).stem, *(f"{k.rsplit('.')[-1].lower()}={v}" for k, v in values.items())]
-            )
-            run = re.sub(r"[^\w.=+,-]", "_", run)
-            for seed in spec.seeds:
-                opts = _opts(words, seed, output / (name or "runs") / run / f"seed{seed}")
-                recipe = _absolute(method) if method.endswith((".yaml", ".yml")) else method
-                file = _absolute(pair.student)
-                yield Trial(name, run, seed, recipe, file, opts, values, spec.max_seconds)
+    teacher = _teacher_opts(pair.teacher, output) if method != NO_RECIPE else {}
+    words = _words({**shared, **point}, pair.student, method) + _words(teacher)
+    labels = [label] if label else [f"{k.rsplit('.')[-1].lower()}={v}" for k, v in point.items()]
+    run = re.sub(r"[^\w.=+,-]", "_", "-".join([Path(method).stem, *labels]))
+    recipe = _absolute(method) if method.endswith((".yaml", ".yml")) else method
+    file = _absolute(pair.student)
+    return [
+        Trial(
+            name,
+            run,
+            seed,
+            recipe,
+            file,
+            _opts(words, seed, output / (name or "runs") / run / f"seed{seed}"),
+            point,
+            spec.max_seconds,
+        )
+        for seed in spec.seeds
+    ]
 
 
 def _teacher_opts(teacher: Teacher, output: Path) -> dict[str, Any]:
@@ -163,40 +233,6 @@ def _teacher_opts(teacher: Teacher, output: Path) -> dict[str, Any]:
         "KD.TEACHER.WEIGHTS": folder / "model_final.pth",
         "KD.TEACHER.CHECK_IMAGES": 0,
     }
-
-
-def _points(spec: Spec, losses: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The values of the axes of config keys, for a method with these losses."""
-    axes = {
-        key: values
-        for key, values in spec.keys.items()
-        if not re.match(r"KD\.[A-Z]\w*[a-z]\w*\.", key) or key.split(".")[1] in losses
-    }
-    if not axes:
-        return [{}]
-    if spec.search == "grid":
-        for key, values in axes.items():
-            if not isinstance(values, list) or not values:
-                raise ValueError(f"keys: {key} needs a list of values in a grid, got {values!r}.")
-        return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
-    draw = random.Random(0)  # a resumed sweep draws the same points
-    return [{key: _draw(key, axis, draw) for key, axis in axes.items()} for _ in range(spec.samples)]
-
-
-def _draw(key: str, axis: Any, draw: random.Random) -> Any:
-    if isinstance(axis, list) and axis:
-        return draw.choice(axis)
-    if isinstance(axis, dict) and len(axis) == 1 and next(iter(axis)) in _RANGES:
-        kind, (low, high) = next(iter(axis.items()))
-        value = (
-            draw.uniform(low, high)
-            if kind == "uniform"
-            else math.exp(draw.uniform(math.log(low), math.log(high)))
-        )
-        return float(f"{value:.4g}")
-    raise ValueError(
-        f"keys: {key} needs a list, or one of {', '.join(_RANGES)} with [low, high]; got {axis!r}."
-    )
 
 
 def _words(values: Mapping[str, Any], config_file: str = "", recipe: str | None = None) -> list[str]:

@@ -20,12 +20,17 @@ class Progress:
     """Prints a row per trial: state, iteration, mIoU, time left; and the time left of the whole sweep."""
 
     def __init__(self, trials: Sequence[Trial], output: Path):
-        self._trials = trials
-        self._files = [lines_file(output, trial.folder) for trial in trials]
-        self._lengths = [trial.config().SOLVER.MAX_ITER for trial in trials]
+        self._output = output
+        self.show_of(trials)
         # On a terminal the table is drawn over itself; in a log now and then is enough.
         self._period = 2.0 if sys.stdout.isatty() else 60.0
         self._next, self._height = 0.0, 0
+
+    def show_of(self, trials: Sequence[Trial]) -> None:
+        """Takes these trials from now on."""
+        self._trials = list(trials)
+        self._files = [lines_file(self._output, trial.folder) for trial in trials]
+        self._lengths = [trial.config().SOLVER.MAX_ITER for trial in trials]
 
     def show(self) -> None:
         if time.monotonic() < self._next:
@@ -42,7 +47,7 @@ class Progress:
         self.show()
 
     def text(self) -> str:
-        states = [_state(file, length) for file, length in zip(self._files, self._lengths, strict=True)]
+        states = [_state(file) for file in self._files]
         rows = [
             [str(trial), s["state"], f"{s['iteration']}/{length}", s["mIoU"], _duration(s["left"])]
             for trial, s, length in zip(self._trials, states, self._lengths, strict=True)
@@ -60,7 +65,7 @@ class Progress:
         return f"{table}\n{done} of {len(states)} done, {running} running; time left {left}"
 
 
-def _state(file: Path, length: int) -> dict[str, Any]:
+def _state(file: Path) -> dict[str, Any]:
     state: dict[str, Any] = {"state": "waiting", "iteration": 0, "mIoU": None, "left": None, "total": None}
     for line in read_lines(file):
         event = line["event"]
@@ -71,8 +76,8 @@ def _state(file: Path, length: int) -> dict[str, Any]:
             result = line["result"]
             state |= {"iteration": result["iterations"], "total": result["wall_clock"], "left": None}
             state["mIoU"] = result["metrics"].get("mIoU")
-        elif line.get("iteration"):
-            state["total"] = line["seconds"] / line["iteration"] * length
+        elif line.get("spent"):
+            state["total"] = line["seconds"] / line["spent"]
             state["left"] = state["total"] - line["seconds"]
     if state["state"] not in ("waiting", "running"):
         state["left"] = None

@@ -1,63 +1,43 @@
-"""Runs the trials of a sweep with Ray Tune. The only module that imports ray."""
+"""Runs the trials of a sweep with Ray Tune."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import itertools
 import json
+import math
 import os
+import random
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # paths in configs start from where the user is
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_worker_niceness", "0")  # else anything else on the machine comes first
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the runs write their own
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+import numpy as np
 
 try:
     import ray
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+    from ray.tune import schedulers
 except ImportError as error:
     raise ValueError(f"Sweeps need Ray: pip install 'fakd[tune]' (or 'ray[tune]'). {error}") from error
 
 from fakd.checkpoint import atomic_write
 
+from . import machine
 from .lines import append, is_open, last, lines_file
+from .machine import Options
 from .plan import Plan, Trial, make_plan
+from .population import go_on, schedule_of, snapshot
 from .progress import Progress
+from .search import rounded, span
 from .spec import Resources, Spec, trains_as
 from .trial import run_trials
 
-_OBJECT_STORE = 100 * 2**20  # bytes; only metrics travel through it
+AUTO_PACK = 4  # students at most
 _FREE_BYTES = 2**30  # of the disk, below which no sweep starts
 Pack = tuple[Trial, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Where and how a sweep runs.
-
-    Attributes:
-        output: folder of the sweep; on a cluster all nodes must see it.
-        resume: go on with the sweep in ``output``.
-        address: of a running Ray cluster; "" starts one on this machine that nobody else can reach.
-        storage: where Ray keeps its own records, a shared path or a URI; "" for ``output/ray``.
-        dashboard: start Ray's dashboard, on the loopback interface.
-        cpus, gpus: of the machine, for a Ray started here; None: all there are.
-    """
-
-    output: Path
-    resume: bool = False
-    address: str = ""
-    storage: str = ""
-    dashboard: bool = False
-    cpus: int | None = None
-    gpus: int | None = None
 
 
 def run_sweep(spec: Spec, options: Options) -> int:
@@ -71,10 +51,11 @@ def run_sweep(spec: Spec, options: Options) -> int:
     """
     plan = make_plan(spec, options.output)
     _admit(spec, options)
-    _start_ray(options)
+    machine.start(options)
     try:
-        _check_resources(spec.resources)
-        _remember(spec, options.output)
+        machine.check(spec.resources)
+        with atomic_write(options.output / "sweep.json", "w") as file:
+            json.dump(spec.content(), file, indent=1)
         return _Sweep(spec, plan, options).run()
     finally:
         ray.shutdown()
@@ -102,74 +83,57 @@ def _admit(spec: Spec, options: Options) -> None:
         )
 
 
-def _remember(spec: Spec, output: Path) -> None:
-    with atomic_write(output / "sweep.json", "w") as file:
-        json.dump(spec.content(), file, indent=1)
-
-
-def _start_ray(options: Options) -> None:
-    shared: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    # A worker's own folder is elsewhere, and what the driver can import, it must be able to import.
-    paths = {"env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"}}
-    if options.address:
-        ray.init(address=options.address, runtime_env=paths, **shared)
-        return
-    _stay_on_loopback()
-    ray.init(
-        address="local",
-        num_cpus=options.cpus,
-        num_gpus=options.gpus,
-        include_dashboard=options.dashboard,
-        dashboard_host="127.0.0.1",
-        object_store_memory=_OBJECT_STORE,
-        _node_ip_address="127.0.0.1",
-        runtime_env=paths,
-        **shared,
-    )
-
-
-def _stay_on_loopback() -> None:
-    """Ray takes 127.0.0.1 for an address others may not reach only where it believes clusters impossible."""
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes it starts
-    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # for this one, which has read it already
-
-
-def _check_resources(wanted: Resources) -> None:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for kind, label, amount in (("GPU", "GPUs", wanted.gpus), ("CPU", "CPU cores", wanted.cpus)):
-        most = max((node.get(kind, 0) for node in nodes), default=0)
-        if amount > most:
-            raise ValueError(
-                f"A trial asks for {amount:g} {label}, but no machine here has more than {most:g}. "
-                "Lower 'resources' in the sweep file."
-            )
-    if wanted.gpus > 1 and wanted.gpus != int(wanted.gpus):
-        raise ValueError(f"resources: gpus is {wanted.gpus}; above one only whole GPUs can be had.")
-
-
 class _Sweep:
     def __init__(self, spec: Spec, plan: Plan, options: Options):
-        self._spec, self._plan, self._options = spec, plan, options
+        self._spec, self._plan = spec, plan
         self._output = options.output.resolve()
-        self._progress = Progress([*plan.teachers, *plan.trials], self._output)
+        self._storage = options.storage or str(self._output / "ray")
+        self._room = machine.room(spec.resources, spec.concurrency)
+        asked = [trial for search in plan.searches for trial in search.known()]
+        self._trials = [*plan.teachers, *plan.trials, *itertools.chain(*plan.populations), *asked]
+        self._progress = Progress(self._trials, self._output)
+        self._rounds = itertools.count()
 
     def run(self) -> int:
-        whole = dataclasses.replace(self._spec.resources, gpus=max(1.0, self._spec.resources.gpus))
-        if self._spec.resources.gpus == 0:
-            whole = Resources(cpus=max(n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]))
-        for name, stage in (("teachers", self._plan.teachers), ("trials", self._plan.trials)):
-            todo = [trial for trial in stage if not self._is_done(trial)]
-            self._round(_packs(todo, self._spec.pack_size), self._spec.resources, name)
-            if any(is_open(lines_file(self._output, trial.folder)) for trial in todo):
+        for trials, scheduler in self._stages():
+            if not self._finish(trials, scheduler):
                 break  # Ctrl-C
-            # What ran out of memory gets one more chance with all a device has.
-            again = [trial for trial in todo if self._ended_as(trial, "out_of_memory")]
-            self._round([(trial,) for trial in again], whole, f"{name}_again")
-            for trial in again:
-                if ended := self._ended_as(trial, "out_of_memory"):
-                    append(lines_file(self._output, trial.folder), "failed", error=ended["error"])
         self._progress.close()
         return self._exit_code()
+
+    def _stages(self) -> Iterator[tuple[Sequence[Trial], schedulers.TrialScheduler]]:
+        """Trials that run together, and what may end or change them."""
+        yield self._plan.teachers, schedulers.FIFOScheduler()
+        if self._spec.scheduler in ("asha", "median"):
+            for _, pair in itertools.groupby(self._plan.trials, key=lambda trial: trial.pair):
+                yield list(pair), stopper(self._spec.scheduler)
+        else:
+            yield self._plan.trials, schedulers.FIFOScheduler()
+        for members in self._plan.populations:
+            yield members, _breeder(self._spec, members)
+        searches = self._plan.searches
+        count = max(1, self._room // max(1, len(searches) * len(self._spec.seeds)))
+        while asked := [trial for search in searches for trial in search.ask(count)]:
+            self._trials += [trial for trial in asked if trial not in self._trials]
+            self._progress.show_of(self._trials)
+            yield asked, schedulers.FIFOScheduler()
+            for search in searches:
+                search.tell(lambda trial: self._ended_as(trial, "failed") is not None)
+
+    def _finish(self, trials: Sequence[Trial], scheduler: schedulers.TrialScheduler) -> bool:
+        """Trains what of these trials is open; False when somebody interrupted it."""
+        todo = [trial for trial in trials if not self._is_done(trial)]
+        self._round(_packs(todo, self._spec, self._room), self._spec.resources, scheduler)
+        if any(is_open(lines_file(self._output, trial.folder)) for trial in todo):
+            return False
+        # What ran out of memory gets one more chance with all a device has.
+        again = [trial for trial in todo if self._ended_as(trial, "out_of_memory")]
+        whole = machine.whole(self._spec.resources)
+        self._round([(trial,) for trial in again], whole, schedulers.FIFOScheduler())
+        for trial in again:
+            if ended := self._ended_as(trial, "out_of_memory"):
+                append(lines_file(self._output, trial.folder), "failed", error=ended["error"])
+        return not any(is_open(lines_file(self._output, trial.folder)) for trial in again)
 
     def _is_done(self, trial: Trial) -> bool:
         return trial.finished or self._ended_as(trial, "stopped") is not None
@@ -179,76 +143,128 @@ class _Sweep:
         return line if line is not None and line["event"] == event and not trial.finished else None
 
     def _exit_code(self) -> int:
-        everything = [*self._plan.teachers, *self._plan.trials]
-        failed = [t for t in everything if self._ended_as(t, "failed")]
+        failed = [trial for trial in self._trials if self._ended_as(trial, "failed")]
         for trial in failed:
             print(f"failed: {trial}: {self._ended_as(trial, 'failed')['error']}")  # type: ignore[index]
-        if all(self._is_done(t) or t in failed for t in everything):
+        if all(self._is_done(trial) or trial in failed for trial in self._trials):
             return 1 if failed else 0
         print("The sweep was interrupted; the same command with --resume continues it.")
         return 130
 
-    def _round(self, packs: Sequence[Pack], resources: Resources, name: str) -> None:
+    def _round(
+        self, packs: Sequence[Pack], resources: Resources, scheduler: schedulers.TrialScheduler
+    ) -> None:
         if not packs:
             return
-        storage = self._options.storage or str(self._output / "ray")
-        arguments = {"packs": list(packs), "output": self._output, "gpus": int(resources.gpus)}
+        breeds = isinstance(scheduler, schedulers.PopulationBasedTraining)
+        may_stop = not breeds and type(scheduler) is not schedulers.FIFOScheduler
+        arguments = {
+            "packs": list(packs),
+            "output": self._output,
+            "gpus": int(resources.gpus),
+            "keeps_snapshots": breeds,
+        }
+        points = [{"pack": i, "values": schedule_of(pack[0])[-1]["values"]} for i, pack in enumerate(packs)]
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(_train, **arguments), {"cpu": resources.cpus, "gpu": resources.gpus}
             ),
-            param_space={"pack": tune.grid_search(list(range(len(packs))))},
+            param_space={"point": tune.grid_search(points)},
             tune_config=tune.TuneConfig(
                 metric=self._spec.metric,
                 mode=self._spec.mode,
-                scheduler=_scheduler(self._spec, packs[0][0]),
+                scheduler=scheduler,
                 max_concurrent_trials=self._spec.concurrency or None,
                 reuse_actors=False,  # a trial is a process
+                # Which pack a trial is must outlive that pbt gives it the point of another one.
+                trial_name_creator=lambda trial: str(trial.config["point"]["pack"]),
             ),
             run_config=tune.RunConfig(
-                name=f"{name}_{os.getpid()}",
-                storage_path=storage,
+                name=f"{next(self._rounds)}_{os.getpid()}",
+                storage_path=self._storage,
                 failure_config=tune.FailureConfig(max_failures=self._spec.retries),
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-                callbacks=[_Watch(packs, self._output, self._progress, self._spec.scheduler != "none")],
+                # One that a trial may be about to go on from, one newer, one being written.
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=3),
+                callbacks=[_Watch(packs, self._output, self._progress, may_stop)],
                 verbose=0,
             ),
         )
         tuner.fit()
 
 
-def _packs(trials: Sequence[Trial], size: int) -> list[Pack]:
-    """Trials that share a teacher's forward pass, up to ``size`` together; the others alone."""
-    if size == 1:
+def _packs(trials: Sequence[Trial], spec: Spec, room: int) -> list[Pack]:
+    """Trials that share a teacher's forward pass, some together; the others alone."""
+    if not spec.packs:
         return [(trial,) for trial in trials]
     from fakd.engine import shared_part
 
     groups: dict[str, list[Trial]] = {}
     for number, trial in enumerate(trials):
         groups.setdefault(shared_part(trial.config()) or str(number), []).append(trial)
+    # In "auto" no device stands idle because its trials wait in the pack of another one.
+    size = min(AUTO_PACK, -(-len(trials) // room)) if spec.pack == "auto" else spec.pack
     return [tuple(group[i : i + size]) for group in groups.values() for i in range(0, len(group), size)]
 
 
-def _scheduler(spec: Spec, trial: Trial) -> TrialScheduler:
-    if spec.scheduler == "asha":
-        longest = trial.config().SOLVER.MAX_ITER
-        return ASHAScheduler(time_attr="iteration", max_t=longest, grace_period=max(1, longest // 8))
-    if spec.scheduler == "median":
-        return MedianStoppingRule(time_attr="iteration", grace_period=1)
-    return FIFOScheduler()
+def stopper(name: str) -> schedulers.TrialScheduler:
+    """Rungs, and the first look, are shares of a trial's budget of iterations or seconds."""
+    if name == "asha":
+        return schedulers.ASHAScheduler(time_attr="spent", max_t=1, grace_period=1 / 8)  # type: ignore
+    # Nobody is to wait for others, which would cost a new process each time.
+    return schedulers.MedianStoppingRule("spent", grace_period=1 / 8, min_time_slice=math.inf)  # type: ignore
 
 
-def _train(config: dict[str, Any], packs: list[Pack], output: Path, gpus: int) -> None:
+def _breeder(spec: Spec, members: Sequence[Trial]) -> schedulers.PopulationBasedTraining:
+    """At every evaluation the last quarter goes on from the first, whose values it takes and varies."""
+    random.seed(members[0].seed)  # where the scheduler takes its numbers from
+    np.random.seed(members[0].seed)
+    ranges = {key: span(key, spec.keys[key]) for key in members[0].values if isinstance(spec.keys[key], dict)}
+
+    def within(config: dict[str, Any]) -> dict[str, Any]:
+        values = config["point"]["values"]
+        for key, (low, high, _) in ranges.items():
+            values[key] = rounded(min(max(values[key], low), high))
+        return config
+
+    axes = {
+        key: (tune.loguniform if ranges[key][2] else tune.uniform)(*ranges[key][:2])
+        if key in ranges
+        else spec.keys[key]
+        for key in members[0].values
+    }
+    return schedulers.PopulationBasedTraining(
+        time_attr="iteration",
+        perturbation_interval=members[0].config().TEST.EVAL_PERIOD,
+        hyperparam_mutations={"point": {"values": axes}},
+        custom_explore_fn=within,
+        log_config=False,  # the run's folder has it
+        synch=True,  # so that what happens does not depend on who is faster
+    )
+
+
+def _train(config: dict[str, Any], packs: list[Pack], output: Path, gpus: int, keeps_snapshots: bool) -> None:
     """The body of a Ray trial."""
-    pack = packs[config["pack"]]
+    pack = packs[int(tune.get_context().get_trial_name())]
+    if not keeps_snapshots:
+        run_trials(pack, output, tune.report, gpus)
+        end = last(lines_file(output, pack[0].folder), "evaluation", "failed", "out_of_memory")
+        if end is not None and "spent" in end:  # with all written down, it may be stopped
+            tune.report({key: value for key, value in end.items() if key != "event"})
+        return
+    (trial,) = pack
+    folder = trial.folder / "snapshot"  # Ray copies it, and ends this process if the trial has to wait
+    found = tune.get_checkpoint()
+    with found.as_directory() if found is not None else contextlib.nullcontext() as theirs:
+        trial = go_on(trial, config["point"]["values"], theirs and Path(theirs))
 
-    def report(metrics: dict[str, Any], folder: Path) -> None:
-        # The run's folder keeps its own state, which is exact, so Ray's checkpoint only points there.
-        with tempfile.TemporaryDirectory() as pointer:
-            Path(pointer, "run_folder.txt").write_text(str(folder))
-            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(pointer))
+    def report(metrics: dict[str, Any]) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        snapshot(trial, folder)
+        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
-    run_trials(pack, output, report, gpus)
+    run_trials([trial], output, report, gpus)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Watch(tune.Callback):
@@ -269,7 +285,7 @@ class _Watch(tune.Callback):
             self._note(trial, "stopped")  # unless the run said itself how it ended
 
     def _note(self, trial: Any, event: str, **content: Any) -> None:
-        for each in self._packs[trial.config["pack"]]:
+        for each in self._packs[int(str(trial))]:
             file = lines_file(self._output, each.folder)
             if is_open(file):
                 append(file, event, **content)

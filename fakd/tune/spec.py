@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 
 import yaml
 
+METRICS = ("mIoU", "mAcc", "aAcc")
+# What a scheduler may change in the middle of a run; nothing is built from these.
+CHANGEABLE = re.compile(r"SOLVER\.BASE_LR|KD\.\w+\.(LAMBDA|WEIGHT)")
 # What may differ between a sweep and its resume, because no trial depends on it.
 _FREE = ("resources", "concurrency", "retries", "pack", "paper", "title")
 
@@ -60,11 +64,13 @@ class Spec:
             that loss.
         seeds: every trial runs with each.
         opts: config keys with values, for every run, teachers included.
-        search: "grid", or "random" for ``samples`` points of ``keys``.
-        samples: number of points drawn.
-        metric, mode: what is compared, "max" or "min".
-        scheduler: "none", "asha" or "median".
-        stop: {"iterations": n} or {"seconds": s} of training per student; {} leaves it to the config.
+        search: "grid", "random", or "optuna", which chooses by what the earlier points reached.
+        samples: number of points of ``keys``, for each method and pair; a grid has its own.
+        metric, mode: what is compared, "mIoU", "mAcc" or "aAcc"; "max" or "min".
+        scheduler: "none"; "asha" and "median" stop early what falls behind the others of its pair; "pbt" lets
+            the last of the points of a method go on from the checkpoint of the first, with a value near its.
+        stop: {"iterations": n} or {"seconds": s} of training per student; {} leaves it to the config. All
+            schedules reach their end when the seconds do.
         resources: of one trial.
         concurrency: trials at a time; 0: as many as fit.
         pack: students side by side on one teacher: "off", "auto" or a number.
@@ -98,9 +104,8 @@ class Spec:
         return float(self.stop.get("seconds", math.inf))
 
     @property
-    def pack_size(self) -> int:
-        """Students per pack; "auto" takes four, of which a teacher's forward is a small part each."""
-        return {"off": 1, "auto": 4}.get(self.pack, self.pack)
+    def packs(self) -> bool:
+        return self.pack not in ("off", 1)
 
     def content(self) -> dict[str, Any]:
         """Everything, in plain values as JSON has them."""
@@ -169,9 +174,10 @@ def _pair(name: str, given: Any, spec: Spec, source: str) -> Pair:
 
 def _check(spec: Spec, source: str) -> None:
     choices = {
-        "search": ("grid", "random"),
+        "search": ("grid", "random", "optuna"),
+        "metric": METRICS,
         "mode": ("max", "min"),
-        "scheduler": ("none", "asha", "median"),
+        "scheduler": ("none", "asha", "median", "pbt"),
     }
     for key, allowed in choices.items():
         if getattr(spec, key) not in allowed:
@@ -188,8 +194,28 @@ def _check(spec: Spec, source: str) -> None:
         raise ValueError(f"{source}: stop takes either 'iterations' or 'seconds', got {dict(spec.stop)}.")
     if not (spec.pack in ("off", "auto") or (type(spec.pack) is int and spec.pack >= 1)):
         raise ValueError(f"{source}: pack is '{spec.pack}'; choose off, auto or a number of students.")
-    if spec.pack_size > 1 and (spec.scheduler != "none" or "seconds" in spec.stop or spec.resources.gpus > 1):
+    if spec.packs and (spec.scheduler != "none" or "seconds" in spec.stop or spec.resources.gpus > 1):
         raise ValueError(
             f"{source}: packed students go in step on one device, so 'pack' goes with neither a scheduler, "
             "nor stop by seconds, nor several GPUs. Set pack: off."
+        )
+    if spec.search == "optuna" and spec.scheduler != "none":
+        raise ValueError(f"{source}: search optuna learns from whole runs; set scheduler: none.")
+    if spec.scheduler == "pbt":
+        _check_population(spec, source)
+
+
+def _check_population(spec: Spec, source: str) -> None:
+    if not spec.keys:
+        raise ValueError(f"{source}: scheduler pbt needs 'keys' whose values it may change.")
+    for key in spec.keys:
+        if not CHANGEABLE.fullmatch(key):
+            raise ValueError(
+                f"{source}: scheduler pbt cannot change {key} within a run; it can change SOLVER.BASE_LR and "
+                "LAMBDA and WEIGHT of a loss."
+            )
+    if spec.concurrency:
+        raise ValueError(
+            f"{source}: with scheduler pbt the points of a method wait for each other, so 'concurrency' "
+            "cannot hold any back; use --cpus or --gpus."
         )

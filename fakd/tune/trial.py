@@ -23,12 +23,13 @@ from fakd.engine.folder import RunFolder
 
 from .lines import append, lines_file
 from .plan import Trial
+from .population import schedule_of
 
 # A second attempt at these would end the same way.
 _FINAL = (FloatingPointError, ValueError, KeyError, FileNotFoundError)
 _SCORES = ("mIoU", "mAcc", "aAcc")
 
-Report = Callable[[dict[str, Any], Path], None]
+Report = Callable[[dict[str, Any]], None]
 
 
 class TellSweep(HookBase):
@@ -36,14 +37,14 @@ class TellSweep(HookBase):
 
     _PERIOD = 3.0  # seconds
 
-    def __init__(self, file: Path, folder: Path, report: Report):
+    def __init__(self, file: Path, report: Report):
         """
         Args:
             file: of the run's lines.
-            folder: of the run.
-            report: called with the metrics and the folder after each evaluation.
+            report: called with the metrics after each evaluation but the last, whose caller may end the
+                process: the run would not come to write its result.
         """
-        self._file, self._folder, self._report = file, folder, report
+        self._file, self._report = file, report
         self._seen: Any = None
         self._next = 0.0
 
@@ -51,28 +52,29 @@ class TellSweep(HookBase):
         self._seen = self.trainer.last_results
 
     def after_step(self) -> None:
-        if not self._told(self.trainer.iter + 1) and time.monotonic() >= self._next:
-            append(self._file, "progress", **self._position(self.trainer.iter + 1))
+        done = self.trainer.iter + 1
+        if (metrics := self._write(done)) is not None:
+            self._report(metrics)
+        elif time.monotonic() >= self._next:
+            append(self._file, "progress", **self._position(done))
             self._next = time.monotonic() + self._PERIOD
 
     def after_train(self) -> None:
-        self._told(self.trainer.max_iter)  # the last evaluation comes after the last step
+        self._write(self.trainer.max_iter)  # the last evaluation comes after the last step
 
-    def _told(self, iteration: int) -> bool:
-        """Tells of an evaluation that is new."""
+    def _write(self, iteration: int) -> dict[str, Any] | None:
+        """The metrics of an evaluation that is new, once they are written down."""
         results = self.trainer.last_results
         if results is self._seen:
-            return False
+            return None
         self._seen = results
         metrics = {**self._position(iteration), **_scores(results)}
         append(self._file, "evaluation", **metrics)
-        self._report(metrics, self._folder)
-        return True
+        return metrics
 
     def _position(self, iteration: int) -> dict[str, Any]:
-        clock = self.trainer.clock
-        speed = clock.seconds_per_iteration()
-        return {"iteration": iteration, "seconds": clock.wall_clock(), "seconds_per_iteration": speed}
+        clock, spent = self.trainer.clock, self.trainer.budget.spent
+        return {"iteration": iteration, "seconds": clock.wall_clock(), "spent": spent}
 
 
 def _scores(results: dict[str, Any]) -> dict[str, float]:
@@ -82,14 +84,14 @@ def _scores(results: dict[str, Any]) -> dict[str, float]:
 
 
 def run_trials(
-    trials: Sequence[Trial], output: Path, report: Report = lambda metrics, folder: None, gpus: int = 0
+    trials: Sequence[Trial], output: Path, report: Report = lambda metrics: None, gpus: int = 0
 ) -> str:
     """Runs one trial, or several side by side, from wherever they had come to.
 
     Args:
         trials: of one pack.
         output: folder of the sweep.
-        report: see :class:`TellSweep`; also called with the final metrics.
+        report: see :class:`TellSweep`.
         gpus: devices this process may use; more than one trains on all of them.
 
     Returns:
@@ -133,7 +135,7 @@ def _place(trial: Trial) -> dict[str, Any]:
         "values": dict(trial.values),
         "folder": str(trial.folder),
         "teacher": str(Path(cfg.KD.TEACHER.CONFIG_FILE).parent) if learns else None,
-        "max_iter": cfg.SOLVER.MAX_ITER,
+        "schedule": schedule_of(trial),
     }
 
 
@@ -159,7 +161,7 @@ def _run(
 
 
 def _run_one(trial: Trial, file: Path, report: Report) -> None:
-    hook = TellSweep(file, trial.folder, report)
+    hook = TellSweep(file, report)
     run(
         trial.config(),
         resume=_has_begun(trial),
@@ -180,7 +182,7 @@ def _run_packed(
             _has_begun(trial),
             trial.run,
             trial.config_file,
-            [TellSweep(files[trial], trial.folder, report)],
+            [TellSweep(files[trial], report)],
         )
         for trial in trials
     ]
@@ -209,15 +211,19 @@ def _on_several(gpus: int, arguments: tuple) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _no_report(metrics: dict[str, Any], folder: Path) -> None:
+def _no_report(metrics: dict[str, Any]) -> None:
     pass
 
 
 def _rank(index: int, world: int, url: str, trial: Trial, file: Path, report: Report = _no_report) -> None:
     from detectron2.utils import comm
 
-    torch.cuda.set_device(index + 1)
-    torch.distributed.init_process_group("NCCL", init_method=url, world_size=world, rank=index + 1)
+    on_cpu = trial.config().MODEL.DEVICE == "cpu"
+    if not on_cpu:
+        torch.cuda.set_device(index + 1)
+    torch.distributed.init_process_group(
+        "gloo" if on_cpu else "nccl", init_method=url, world_size=world, rank=index + 1
+    )
     comm.create_local_process_group(world)
     comm.synchronize()
     _run_one(trial, file, report)

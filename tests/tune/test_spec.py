@@ -11,6 +11,8 @@ from .conftest import content
 
 SWEEPS = Path(__file__).parents[2] / "projects" / "FAKD" / "sweeps"
 LAMBDA = "KD.FAKDChannel.LAMBDA"
+TWO = {"KD.CWD.WEIGHT": [1.0, 2.0]}
+ASKED = {"search": "optuna", "samples": 2, "methods": ["fakd"]}
 
 
 def plan(folder, **changes):
@@ -66,6 +68,28 @@ def test_a_random_search_draws_the_same_again(tmp_path):
         ({"teacher": {"config": "x", "weights": "y"}, "methods": ["cwd"]}, "no teacher's weights"),
         ({"methods": ["nonsense"]}, "no recipe 'nonsense'"),
         ({"teacher": {}}, "need a teacher"),
+        ({"metric": "miou"}, "metric is 'miou'; choose from mIoU"),
+        (
+            {"search": "optuna", "samples": 2, "keys": {LAMBDA: {"uniform": [2, 1]}}, "methods": ["fakd"]},
+            "low, high",
+        ),
+        (ASKED | {"keys": {LAMBDA: [1]}, "scheduler": "asha"}, "whole runs"),
+        ({"scheduler": "asha", "opts": {"TEST.EVAL_PERIOD": 4}}, "set TEST.EVAL_PERIOD below"),
+        ({"scheduler": "pbt"}, "pbt needs 'keys'"),
+        ({"scheduler": "pbt", "keys": {"KD.CWD.TAU": [1.0, 2.0]}}, "cannot change KD.CWD.TAU within a run"),
+        ({"scheduler": "pbt", "keys": {"KD.CWD.WEIGHT": [1.0]}}, "two points"),
+        (
+            {"scheduler": "pbt", "keys": {"KD.CWD.WEIGHT": [1.0, 2.0]}, "concurrency": 1},
+            "wait for each other",
+        ),
+        (
+            {
+                "scheduler": "pbt",
+                "keys": TWO,
+                "opts": {"TEST.EVAL_PERIOD": 2, "SOLVER.CHECKPOINT_PERIOD": 3},
+            },
+            "set SOLVER.CHECKPOINT_PERIOD to",
+        ),
     ],
 )
 def test_mistakes_are_refused(tmp_path, changes, message):

@@ -1,0 +1,111 @@
+"""Ray on this machine or on a cluster, and what it has room for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from .spec import Resources
+
+_OBJECT_STORE = 100 * 2**20  # bytes; only metrics travel through it
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how a sweep runs.
+
+    Attributes:
+        output: folder of the sweep; on a cluster all nodes must see it.
+        resume: go on with the sweep in ``output``.
+        address: of a running Ray cluster; "" starts one on this machine that nobody else can reach.
+        storage: where Ray keeps its own records, a shared path or a URI; "" for ``output/ray``.
+        dashboard: start Ray's dashboard, on the loopback interface.
+        cpus, gpus: of the machine, for a Ray started here; None: all there are.
+    """
+
+    output: Path
+    resume: bool = False
+    address: str = ""
+    storage: str = ""
+    dashboard: bool = False
+    cpus: int | None = None
+    gpus: int | None = None
+
+
+def start(options: Options) -> None:
+    """Starts Ray here, or joins a running cluster.
+
+    Raises:
+        OSError: it does not start, or there is no cluster at the address.
+    """
+    try:
+        _start(options)
+    except Exception as error:  # Ray raises that
+        what = f"found no cluster at '{options.address}'" if options.address else "did not start"
+        hint = "docs/cluster.md says how to start one" if options.address else "is the machine very busy?"
+        raise OSError(f"Ray {what} ({hint}): {error}") from error
+
+
+def _start(options: Options) -> None:
+    shared: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    # A worker's own folder is elsewhere, and what the driver can import, it must be able to import.
+    paths = {"env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"}}
+    if options.address:
+        ray.init(address=options.address, runtime_env=paths, **shared)
+        return
+    _stay_on_loopback()
+    ray.init(
+        address="local",
+        num_cpus=options.cpus,
+        num_gpus=options.gpus,
+        include_dashboard=options.dashboard,
+        dashboard_host="127.0.0.1",
+        object_store_memory=_OBJECT_STORE,
+        _node_ip_address="127.0.0.1",
+        runtime_env=paths,
+        **shared,
+    )
+
+
+def _stay_on_loopback() -> None:
+    """Ray takes 127.0.0.1 for an address others may not reach only where it believes clusters impossible."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes it starts
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # for this one, which has read it already
+
+
+def check(wanted: Resources) -> None:
+    """
+    Raises:
+        ValueError: no machine here has what one trial asks for.
+    """
+    for kind, label, amount in (("GPU", "GPUs", wanted.gpus), ("CPU", "CPU cores", wanted.cpus)):
+        most = max((node.get(kind, 0) for node in _nodes()), default=0)
+        if amount > most:
+            raise ValueError(
+                f"A trial asks for {amount:g} {label}, but no machine here has more than {most:g}. "
+                "Lower 'resources' in the sweep file."
+            )
+    if wanted.gpus > 1 and wanted.gpus != int(wanted.gpus):
+        raise ValueError(f"resources: gpus is {wanted.gpus}; above one only whole GPUs can be had.")
+
+
+def room(wanted: Resources, concurrency: int) -> int:
+    """How many trials run at a time."""
+    shares = (("CPU", wanted.cpus), ("GPU", wanted.gpus))
+    fit = sum(int(min(node.get(kind, 0) / n for kind, n in shares if n)) for node in _nodes())
+    return max(1, min(fit, concurrency or fit))
+
+
+def whole(wanted: Resources) -> Resources:
+    """What a trial gets that ran out of memory: a device of its own."""
+    if wanted.gpus:
+        return Resources(wanted.cpus, max(1.0, wanted.gpus))
+    return Resources(max(node.get("CPU", 0) for node in _nodes()))
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]

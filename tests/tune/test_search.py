@@ -1,0 +1,67 @@
+"""Points that Optuna asks for, and its journal, which is all that a resumed sweep knows of them."""
+
+import json
+import sys
+
+import pytest
+
+from fakd.tune.plan import make_plan
+from fakd.tune.spec import parse_spec
+
+from .conftest import content
+
+LAMBDA = "KD.FAKDChannel.LAMBDA"
+SPEC = content(
+    methods=["fakd"],
+    seeds=[0, 1],
+    search="optuna",
+    samples=6,
+    keys={LAMBDA: {"uniform": [0.0, 10.0]}, "KD.FAKDChannel.FORM": ["bound", "shift"]},
+)
+
+
+def search_of(folder):
+    folder.mkdir(exist_ok=True)
+    (search,) = make_plan(parse_spec(SPEC), folder).searches
+    return search
+
+
+def finish(trial):
+    """A result that is best at lambda 7."""
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    result = {"metrics": {"mIoU": score(trial.values) + trial.seed}}
+    (trial.folder / "result.json").write_text(json.dumps(result))
+
+
+def score(values):
+    return -abs(values[LAMBDA] - 7)
+
+
+def test_optuna_is_told_what_points_reached_and_they_are_known_after_a_kill(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    search = search_of(tmp_path / "out")
+    first = search.ask(4)
+    assert [t.seed for t in first] == [0, 1] * 4 and first[0].values == first[1].values
+    for trial in first[:4]:
+        finish(trial)
+    search.tell(lambda trial: trial in first[4:6])  # two points are done, one has failed, one was interrupted
+
+    search = search_of(tmp_path / "out")
+    assert search.known() == first
+    assert search.ask(1) == first[6:]
+    while asked := search.ask(2):
+        for trial in asked:
+            finish(trial)
+        search.tell(lambda trial: False)
+    journal = optuna.storages.journal.JournalFileBackend(str(tmp_path / "out" / "optuna.journal"))
+    told = optuna.load_study(study_name="fakd", storage=optuna.storages.JournalStorage(journal)).trials
+    assert [each.state.name for each in told] == ["COMPLETE", "COMPLETE", "FAIL", *["COMPLETE"] * 3]
+    assert len({each.params[LAMBDA] for each in told}) == 6
+    for each in told[:2] + told[3:]:
+        assert each.value == pytest.approx(score(each.params) + 0.5, abs=0.001)  # the mean over the seeds
+
+
+def test_without_optuna_the_sweep_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ValueError, match="pip install 'fakd"):
+        search_of(tmp_path / "out")
