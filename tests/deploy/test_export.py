@@ -1,0 +1,114 @@
+"""Exported graphs, run by onnxruntime and PyTorch."""
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from fakd.config import load_config
+from fakd.deploy.export import export, onnx_graph
+from fakd.deploy.exported import load_exported
+from fakd.deploy.network import DeployedNetwork, make_card
+from fakd.modeling import Segmentor
+
+SIZE = (40, 56)
+TINY = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.BACKBONE.TIMM_NAME": "test_resnet",  # of ten convolutions: an export costs by their number
+    "MODEL.BACKBONE.OUTPUT_STRIDE": "32",
+    "MODEL.BACKBONE.STEM": "7x7",
+    "MODEL.SEM_SEG_HEAD.CHANNELS": "8",
+    "MODEL.SEM_SEG_HEAD.ISA_CHANNELS": "8",
+}
+
+
+def network(model, size=SIZE, **options):
+    """The head of one of the published networks on a tiny backbone, and its card."""
+    words = [word for pair in {**TINY, **options}.items() for word in pair]
+    cfg = load_config(f"configs/_base_/models/{model}.yaml", words)
+    torch.manual_seed(0)
+    segmentor = Segmentor(cfg)
+    nn.init.normal_(segmentor.decode_head.conv_seg.weight)  # classes that differ by more than rounding
+    return DeployedNetwork(segmentor), make_card(cfg, segmentor, size, True, "float32")
+
+
+@pytest.mark.parametrize("model", ["deeplabv3plus_mbv2", "isanet_r18", "hrnet_w18s", "cirkd_deeplabv3_r18"])
+def test_onnxruntime_computes_every_kind_of_head(model, tmp_path):
+    deployed, card = network(model)
+    found = export(deployed, deployed, card, tmp_path / "x.onnx")
+    assert found.agreement == 1 and found.difference < 1e-4 * found.scores
+    image = torch.randint(256, (3, *SIZE)).float()
+    with torch.no_grad():
+        expected = deployed(image[None])[0]
+    scores = load_exported(tmp_path / "x.onnx")([{"image": image}])[0]["sem_seg"]
+    torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_graph_for_any_size_has_pyramid_pooling_and_a_batch(tmp_path):
+    deployed, card = network("pspnet_r18", size=None)
+    assert export(deployed, deployed, card, tmp_path / "x.onnx").agreement == 1
+    model = onnx.load(tmp_path / "x.onnx")
+    sides = [side.dim_param or side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
+    assert sides == ["batch", 3, "height", "width"]
+    assert not any(node.metadata_props for node in model.graph.node)  # they hold paths of this machine
+    for size in ((33, 71), (64, 32)):
+        image = torch.randint(256, (3, *size)).float()
+        with torch.no_grad():
+            expected = deployed(image[None])[0]
+        scores = load_exported(tmp_path / "x.onnx")([{"image": image}])[0]["sem_seg"]
+        torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("file_format, suffix", [("torchscript", ".ts"), ("torch-export", ".pt2")])
+def test_pytorch_s_own_formats_hold_the_same_network_and_card(file_format, suffix, tmp_path):
+    deployed, card = network("pspnet_r18")
+    found = export(deployed, deployed, card, tmp_path / f"x{suffix}", file_format)
+    assert found.difference < 1e-5 * found.scores
+    loaded = load_exported(tmp_path / f"x{suffix}")
+    assert loaded.card == card and len(card.classes) == len(card.colours) == 12
+    # A fixed input takes images of any size, and gives scores at theirs.
+    assert loaded([{"image": torch.zeros(3, 30, 30)}])[0]["sem_seg"].shape == (12, 30, 30)
+    asked = {"image": torch.zeros(3, 30, 30), "height": 7, "width": 9}
+    assert loaded([asked])[0]["sem_seg"].shape == (12, 7, 9)
+
+
+def test_a_file_that_computes_something_else_is_not_written(tmp_path):
+    deployed, card = network("pspnet_r18")
+    other = network("pspnet_r18")[0]
+    nn.init.normal_(other.network.decode_head.conv_seg.weight)
+    with pytest.raises(ValueError, match=r"compute something else: .* 99.9 % must. Nothing was written"):
+        export(deployed, other, card, tmp_path / "x.ts", "torchscript")
+    assert not list(tmp_path.iterdir())
+
+
+class Bessel(nn.Module):
+    def forward(self, x):
+        return torch.special.bessel_j0(x)
+
+
+def graph(module, opset):
+    return onnx_graph(torch.export.export(module, (torch.rand(1, 3, 8, 8),)), opset)
+
+
+def test_a_missing_operator_is_named():
+    with pytest.raises(
+        ValueError, match=r"opset 18 has nothing for the operator prims.bessel_j0, and no later"
+    ):
+        graph(Bessel(), 18)
+
+
+def test_an_opset_that_is_too_old_is_answered_by_one_that_is_not():
+    with pytest.raises(ValueError, match=r"opset 11, which lacks.* Resize \(opset 18\).*Use --opset 18"):
+        graph(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2, mode="bilinear")), 11)
+
+
+def test_a_foreign_file_is_no_student(tmp_path):
+    made = graph(nn.Conv2d(3, 4, 3), 18)
+    onnx.save(made, tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match=r"x.onnx' does not say what its classes.*tools/export_student.py"):
+        load_exported(tmp_path / "x.onnx")
+    (tmp_path / "y.ts").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"PyTorch cannot open '.*y.ts'"):
+        load_exported(tmp_path / "y.ts")
+    with pytest.raises(FileNotFoundError, match="no exported network at"):
+        load_exported(tmp_path / "z.onnx")
