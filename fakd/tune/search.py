@@ -7,11 +7,12 @@ import itertools
 import json
 import math
 import random
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
+
+from fakd.registry import DISTILL_LOSS_REGISTRY
 
 from .spec import Spec
 
@@ -25,12 +26,9 @@ _RANGES = ("uniform", "loguniform")
 
 
 def axes_of(keys: Mapping[str, Any], losses: tuple[str, ...]) -> dict[str, Any]:
-    """Those of the keys that a method with these losses has."""
-    return {
-        key: axis
-        for key, axis in keys.items()
-        if not re.match(r"KD\.[A-Z]\w*[a-z]\w*\.", key) or key.split(".")[1] in losses
-    }
+    """Those of the keys that a method with these losses has; keys of other losses do not concern it."""
+    others = tuple(f"KD.{name}." for name, _ in DISTILL_LOSS_REGISTRY if name not in losses)
+    return {key: axis for key, axis in keys.items() if not key.startswith(others)}
 
 
 def points(spec: Spec, axes: Mapping[str, Any]) -> list[Point]:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from fakd.tune.plan import make_plan
+from fakd.tune.search import axes_of
 from fakd.tune.spec import parse_spec
 
 from .conftest import content
@@ -18,6 +19,15 @@ SPEC = content(
     samples=6,
     keys={LAMBDA: {"uniform": [0.0, 10.0]}, "KD.FAKDChannel.FORM": ["bound", "shift"]},
 )
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [((), ["SEED"]), (("AT", "PD"), ["KD.AT.WEIGHT", "SEED"]), (("DIST",), ["KD.DIST.TAU", "SEED"])],
+)
+def test_a_key_of_a_loss_varies_only_methods_with_that_loss(losses, expected):
+    keys = {"KD.AT.WEIGHT": [1, 2], "KD.DIST.TAU": [1, 2], "KD.FAKDPixel.LAMBDA": [1, 2], "SEED": [0, 1]}
+    assert list(axes_of(keys, losses)) == expected
 
 
 def search_of(folder):
