@@ -148,6 +148,11 @@ def load_tensors(path: str, allow_pickle: bool = False) -> Any:
     Raises:
         ValueError: the file is damaged, or holds more than tensors and plain values.
     """
+    if zipfile.is_zipfile(path) and not _is_intact(Path(path)):  # torch does not look at the checksums
+        raise ValueError(
+            f"The file '{path}' is damaged: its content has not the checksums it was written with. Fetch or "
+            "copy it again."
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
     except OSError:

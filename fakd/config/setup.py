@@ -14,6 +14,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from ..data.datasets.custom import register_custom
@@ -93,7 +94,14 @@ def recipe_path(word: str) -> Path:
 
 
 def _read(path: str) -> CfgNode:
-    return CfgNode(CfgNode.load_yaml_with_base(path))
+    try:
+        return CfgNode(CfgNode.load_yaml_with_base(path))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: its _BASE_ '{error.filename}' does not exist.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as yaml: {error}") from error
+    except (TypeError, AttributeError) as error:  # of an empty file, a list or a single word
+        raise ValueError(f"{path}, or a _BASE_ of it, does not hold keys and their values.") from error
 
 
 def _import(plugins: Sequence[str] | str) -> None:

@@ -19,6 +19,7 @@ from fakd.checkpoint import load_teacher, remove_leftovers
 from fakd.data.datasets.custom import register_custom
 
 from . import facts
+from .check import check_config, check_place
 from .folder import RunFolder
 from .hooks import unwrapped
 from .logs import run_logging
@@ -65,10 +66,12 @@ def run(
     """
     register_custom(cfg.DATASETS.CUSTOM)  # the config may come from another process
     if eval_only:
+        check_place(cfg)
         with run_logging("", quiet, bar):
             by_set = metrics_by_set(cfg, Trainer.test(cfg, load_trained(cfg)))
             logger.info("\n" + class_table(by_set))
         return flat_metrics(by_set)
+    check_config(cfg)
     folder = RunFolder(cfg.OUTPUT_DIR)
     folder.admit(cfg, resume)
     comm.synchronize()  # the first rank is about to change what the others have just looked at

@@ -23,6 +23,7 @@ from fakd.data import build_test_loader, build_train_loader
 from fakd.evaluation import PredictionImages, PredictionWriter, SegEvaluator, as_tested
 from fakd.modeling.build import share_batch_norm
 
+from .check import check_config
 from .hooks import (
     BestCheckpointer,
     Budget,
@@ -79,7 +80,7 @@ class Trainer(DefaultTrainer):
         """
         super(DefaultTrainer, self).__init__()  # DefaultTrainer's own would build other parts than below
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        _check(cfg)
+        check_config(cfg)
         model = self.build_model(cfg)
         if cfg.MODEL.SYNC_BN and comm.get_world_size() > 1 and cfg.MODEL.DEVICE != "cpu":
             share_batch_norm(model)
@@ -141,7 +142,8 @@ class Trainer(DefaultTrainer):
     def _logging_hooks(self) -> list[Any]:
         bar = [ProgressBar(self._bar)] if self._bar is not None else []
         writers = Writers(self.build_writers, f"{self.cfg.OUTPUT_DIR}/metrics.json", _WRITE_PERIOD)
-        classes = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).stuff_classes
+        known = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).get("stuff_classes")
+        classes = known or [str(i) for i in range(self.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
         return [ModelScalars(_WRITE_PERIOD), CovarianceScalars(_WRITE_PERIOD, classes), *bar, writers]
 
     def _evaluate(self) -> dict[str, Any]:
@@ -238,17 +240,6 @@ def _amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     if cfg.MODEL.DEVICE == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float16
-
-
-def _check(cfg: CfgNode) -> None:
-    if cfg.TEST.PRECISE_BN.ENABLED:
-        raise ValueError("TEST.PRECISE_BN is not supported: what it draws would be lost on resume.")
-    parts = comm.get_world_size() * cfg.SOLVER.ACCUMULATE
-    if cfg.SOLVER.ACCUMULATE < 1 or cfg.SOLVER.IMS_PER_BATCH % parts:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH ({cfg.SOLVER.IMS_PER_BATCH}) must be a multiple of processes x "
-            f"SOLVER.ACCUMULATE ({comm.get_world_size()} x {cfg.SOLVER.ACCUMULATE})."
-        )
 
 
 def _check_batch(cfg: CfgNode, network: nn.Module) -> None:

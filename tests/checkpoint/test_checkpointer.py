@@ -150,6 +150,17 @@ def test_a_torn_weights_file_is_named(tmp_path, content):
         load_tensors(str(path))
 
 
+def test_a_flipped_bit_is_found_by_the_file_s_own_checksums(tmp_path):
+    path = tmp_path / "flipped.pth"
+    torch.save({"a": torch.zeros(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path)["a"].abs().sum() > 0  # torch alone does not mind
+    with pytest.raises(ValueError, match=r"flipped.pth' is damaged.*checksums"):
+        load_tensors(str(path))
+
+
 def test_weights_of_another_network_are_an_error(tmp_path):
     torch.save({"model": nn.Conv2d(1, 1, 3).state_dict() | {"other": torch.zeros(1)}}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="None of the 3 weights"):

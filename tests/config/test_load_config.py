@@ -184,3 +184,19 @@ def test_whole_numbers_and_single_words_fit_their_keys(tmp_path):
 def test_other_types_are_refused():
     with pytest.raises(ValueError, match="SOLVER.MAX_ITER"):
         load_config(opts=["SOLVER.MAX_ITER", "1.5"])
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"MODEL: {A: [\n", "mine.yaml cannot be read as yaml.*line 2"),
+        (b"\xff\xfe\x00", "mine.yaml cannot be read as yaml"),
+        (b"", "mine.yaml, or a _BASE_ of it, does not hold keys"),
+        (b"- a\n", "mine.yaml, or a _BASE_ of it, does not hold keys"),
+        (b"_BASE_: nothing.yaml\n", "mine.yaml: its _BASE_ '.*nothing.yaml' does not exist"),
+    ],
+)
+def test_a_file_that_is_no_config_is_named(tmp_path, content, error):
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=f"(?s){error}"):
+        load_config(str(tmp_path / "mine.yaml"))

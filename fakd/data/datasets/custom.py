@@ -99,7 +99,10 @@ def read_custom(path: str) -> CustomDataset:
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"DATASETS.CUSTOM: there is no file '{path}' (looked from {Path.cwd()}).")
-    given = yaml.safe_load(file.read_text())
+    try:
+        given = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as yaml: {error}") from error
     _check_keys(given, _KEYS, {"classes", "splits"}, path)
     if not isinstance(given["splits"], dict) or not given["splits"]:
         raise ValueError(f"{path}: splits must be one or more names, each with its images and labels.")
