@@ -16,8 +16,8 @@ NOTE = (
     "Percent; mean ± sample standard deviation over seeds. **vs student**: difference to the same student "
     "without help, seed by seed, with its 95% interval; p is that of the paired t-test (two-sided). **Equal "
     "iterations** and **equal time** read every run's mIoU at the last evaluation within the iterations, and "
-    "within the seconds of training, that all runs of the pair had; – where none was made by then. Time and "
-    "memory of packed students are those of the whole pack. **Paper**: what the paper reports for this cell."
+    "within the seconds of training, that all runs of the pair had; – where none was made by then, or "
+    "where students were packed: their time and memory are those of the whole pack. **Paper**: what the paper reports for this cell."
 )
 
 
@@ -32,6 +32,8 @@ def table(study: Study, pair: str, paper: Mapping[str, list]) -> pd.DataFrame:
         .max()
     )
     limits = ends.min() if len(ends) else pd.Series({"iteration": math.nan, "seconds": math.nan})
+    if "packed" in study.runs and (study.runs["packed"] > 1).any():
+        limits["seconds"] = math.nan  # their seconds are also those of the others in the pack
     rows = []
     for name in study.names:
         values = study.by_seed(name, dataset)
