@@ -17,7 +17,8 @@ NOTE = (
     "without help, seed by seed, with its 95% interval; p is that of the paired t-test (two-sided). **Equal "
     "iterations** and **equal time** read every run's mIoU at the last evaluation within the iterations, and "
     "within the seconds of training, that all runs of the pair had; – where none was made by then, or "
-    "where students were packed: their time and memory are those of the whole pack. **Paper**: what the paper reports for this cell."
+    "where students were packed: their time and memory are those of the whole pack. **Paper**: what the "
+    "paper reports for this cell."
 )
 
 
@@ -32,7 +33,7 @@ def table(study: Study, pair: str, paper: Mapping[str, list]) -> pd.DataFrame:
         .max()
     )
     limits = ends.min() if len(ends) else pd.Series({"iteration": math.nan, "seconds": math.nan})
-    if "packed" in study.runs and (study.runs["packed"] > 1).any():
+    if are_packed(study):
         limits["seconds"] = math.nan  # their seconds are also those of the others in the pack
     rows = []
     for name in study.names:
@@ -59,6 +60,11 @@ def table(study: Study, pair: str, paper: Mapping[str, list]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def are_packed(study: Study) -> bool:
+    """Whether some students shared a process, and so its time."""
+    return "packed" in study.runs and bool((study.runs["packed"] > 1).any())
 
 
 def _at(study: Study, name: str, axis: str, limit: float) -> float:
