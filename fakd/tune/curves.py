@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from fakd.analysis.plots import colours, png
 from fakd.analysis.results import STUDENT, Study
 
+from .cells import are_packed
+
 
 def by_value(study: Study) -> bytes | None:
     """mIoU over every config key with several numbers, a panel per key; None where none varies."""
@@ -51,16 +53,20 @@ def _along(runs: pd.DataFrame, key: str) -> pd.DataFrame | None:
 
 
 def over_time(study: Study) -> bytes | None:
-    """mIoU over seconds of training, the mean over seeds; None where nobody was evaluated twice."""
+    """mIoU over seconds of training, the mean over seeds; None where nobody was evaluated twice.
+
+    Packed students share their seconds, so theirs is over iterations.
+    """
     if study.curves.groupby(["run", "seed"]).size().lt(2).all():
         return None
+    axis, label = ("iteration", "iterations") if are_packed(study) else ("seconds", "seconds of training")
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     axes = figure.subplots()
     for name, colour in colours(study).items():
         points = study.curves[study.curves["run"] == name]
-        mean = points.groupby("iteration")[["seconds", "mIoU"]].mean()
-        axes.plot(mean["seconds"], mean["mIoU"], color=colour, label=name, marker="o", markersize=3)
-    axes.set_xlabel("seconds of training")
+        mean = points.groupby("iteration", as_index=False)[["seconds", "mIoU"]].mean()
+        axes.plot(mean[axis], mean["mIoU"], color=colour, label=name, marker="o", markersize=3)
+    axes.set_xlabel(label)
     axes.set_ylabel(f"mIoU on {study.datasets[0]}, %")
     axes.legend(frameon=False)
     return png(figure)
