@@ -1,10 +1,16 @@
 #!/usr/bin/env python3
-"""Looks at networks: ``model`` prints what one costs and shows to distillation, beside its teacher."""
+"""Looks at networks and at what training made of them.
+
+``model`` prints what a network costs and shows to distillation, beside its teacher. ``compare`` writes a page
+of pictures and tables on what finished runs do differently.
+"""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
+from fakd.analysis.compare import write_comparison
 from fakd.analysis.model_summary import describe, summarize
 from fakd.config import NO_RECIPE, load_config
 from fakd.engine.cli import call_tool
@@ -21,8 +27,15 @@ def model(args: argparse.Namespace) -> None:
     print(describe(summaries))
 
 
+def compare(args: argparse.Namespace) -> None:
+    command = shlex.join(["python", *sys.argv])
+    print(write_comparison(args.runs, args.output, args.baseline, args.images, command))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     one = commands.add_parser("model", help="parameters, GFLOPs, stride and taps of a network")
     one.add_argument("--config-file", required=True, metavar="FILE")
@@ -30,6 +43,32 @@ def main() -> None:
     one.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"))
     one.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE")
     one.set_defaults(command=model)
+    several = commands.add_parser(
+        "compare",
+        help="a page on what finished runs do differently",
+        description="Writes DIR/compare.html, one file with everything in it: IoU per class, gains over "
+        "difficulty and frequency, confusions that changed, predictions with maps of errors, activations, "
+        "losses, lambda and covariances over training. Runs that differ by their seed alone are taken "
+        "together.",
+    )
+    several.add_argument(
+        "runs", nargs="+", metavar="RUN", help="OUTPUT_DIR of a finished run, or a folder that holds some"
+    )
+    several.add_argument(
+        "--baseline",
+        metavar="RUN",
+        help="measure the others against this one (default: the first student that learnt alone)",
+    )
+    several.add_argument("--output", default="output/compare", metavar="DIR", help="default: %(default)s")
+    several.add_argument(
+        "--images",
+        type=int,
+        default=40,
+        metavar="N",
+        help="test images the networks are shown, from which those are chosen where the runs differ most; "
+        "0: no pictures of predictions (default: %(default)s)",
+    )
+    several.set_defaults(command=compare)
     args = parser.parse_args()
     args.command(args)
 

@@ -16,11 +16,11 @@ from .results import STUDENT, TEACHER, Study
 def lead(study: Study) -> str:
     """The one sentence to read."""
     dataset = study.datasets[0]
-    student = study.by_seed(STUDENT, dataset)
+    student = study.by_seed(study.baseline, dataset)
     differences = [paired_difference(study.by_seed(m, dataset), student) for m in study.methods]
     found = [d for d in differences if d is not None]
     if not found:
-        return "Nothing can be compared yet: that takes a student without help and a method at the same seed."
+        return f"Nothing can be compared yet: that takes {study.reference} and a method at the same seed."
     if max(d.num_seeds for d in found) == 1:
         return (
             "**This is one seed, and a single seed proves little:** "
@@ -32,7 +32,7 @@ def lead(study: Study) -> str:
     losses = sum(d.is_shown and d.mean < 0 for d in found)
     methods = "1 method" if len(found) == 1 else f"{len(found)} methods"
     return (
-        f"**Of {methods}, {gains} did better than the student without help and {losses} worse, by more than "
+        f"**Of {methods}, {gains} did better than {study.reference} and {losses} worse, by more than "
         f"the luck of the seeds; for {len(found) - gains - losses} no difference is shown** "
         "(mIoU, 95% interval of the paired difference)."
     )
@@ -41,20 +41,21 @@ def lead(study: Study) -> str:
 def sentences(study: Study) -> list[str]:
     """A sentence per run on the primary test set, then one per further test set."""
     dataset, *others = study.datasets
-    teacher, student = study.by_seed(TEACHER, dataset), study.by_seed(STUDENT, dataset)
+    teacher, student = study.by_seed(TEACHER, dataset), study.by_seed(study.baseline, dataset)
     told = []
     if len(teacher):
         told.append(f"The **teacher** reaches {_reached(teacher)} on `{dataset}`.")
     if len(student):
-        told.append(
-            f"The **student without help** reaches {_reached(student)}{_below_teacher(student, teacher)}."
-        )
+        name = "The **student without help**" if study.baseline == STUDENT else f"**{study.baseline}**"
+        told.append(f"{name} reaches {_reached(student)}{_below_teacher(student, teacher)}.")
     for method in study.methods:
         values = study.by_seed(method, dataset)
         if len(values):
             difference = paired_difference(values, student)
             closed = _closed(difference, student, teacher)
-            told.append(f"**{method}** reaches {_reached(values)}{_verdict(difference)}{closed}")
+            told.append(
+                f"**{method}** reaches {_reached(values)}{_verdict(difference, study.reference)}{closed}"
+            )
     return told + [_further(study, name) for name in others]
 
 
@@ -71,11 +72,11 @@ def _below_teacher(student: pd.Series, teacher: pd.Series) -> str:
     return f", {-gap:.2f} points above the teacher: there is little to learn from such a teacher"
 
 
-def _verdict(difference: Difference | None) -> str:
+def _verdict(difference: Difference | None, reference: str) -> str:
     if difference is None:
-        return "; no seed in common with the student without help, so nothing can be compared."
+        return f"; no seed in common with {reference}, so nothing can be compared."
     side = "above" if difference.mean > 0 else "below"
-    text = f", {abs(difference.mean):.2f} points {side} the student without help"
+    text = f", {abs(difference.mean):.2f} points {side} {reference}"
     if difference.num_seeds == 1:
         return text + " at the one seed they share, which proves little."
     if difference.num_seeds < MIN_SEEDS:
@@ -95,7 +96,7 @@ def _closed(difference: Difference | None, student: pd.Series, teacher: pd.Serie
 
 
 def _further(study: Study, dataset: str) -> str:
-    student = study.by_seed(STUDENT, dataset)
+    student = study.by_seed(study.baseline, dataset)
     parts = []
     for run in study.names:
         values = study.by_seed(run, dataset)

@@ -128,7 +128,7 @@ def to_html(title: str, blocks: Sequence[Block]) -> str:
 
 
 def save_page(folder: Path, name: str, title: str, blocks: Sequence[Block]) -> Path:
-    """Writes ``<name>.md``, ``<name>.html`` and ``pictures/``; the path of the second, which needs no other file."""
+    """Writes ``<name>.md``, ``pictures/`` and ``<name>.html``, which needs no other file and is returned."""
     files = {f"pictures/{block.name}.png": block.png for block in blocks if isinstance(block, Picture)}
     files |= {
         f"{name}.md": to_markdown(title, blocks).encode(),

@@ -1,19 +1,17 @@
 """One picture of images, truth and what several networks make of them."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Patch
 
-from fakd.checkpoint import atomic_write
 from fakd.functional.confusion import confusion_matrix, metrics_from_confusion
 
-VOID_COLOUR = (0.0, 0.0, 0.0)
+from .tiles import Tile, write_tiles
+
+_VOID = (0, 0, 0)
+_RIGHT, _BOTH, _MENDED, _BROKEN = (238, 238, 238), (150, 150, 150), (0, 114, 178), (213, 94, 0)
 
 
 def image_miou(prediction: np.ndarray, truth: np.ndarray, num_classes: int, ignore_value: int) -> float:
@@ -40,10 +38,11 @@ def draw_panels(
     predictions: Mapping[str, Sequence[np.ndarray]],
     *,
     classes: Sequence[str],
-    colours: Sequence[Sequence[int]],
+    palette: np.ndarray,
     ignore_value: int,
     count: int = 5,
     compare: Sequence[str] | None = None,
+    baseline: str = "",
 ) -> list[int]:
     """Writes a PNG with a row per image: image, truth, then every run with its mIoU on that image.
 
@@ -56,10 +55,11 @@ def draw_panels(
         truths: (H, W) class ids or ``ignore_value``.
         predictions: by run, in the order of the columns, (H, W) class ids of every image.
         classes: names of the K classes.
-        colours: (K, 3) their RGB colours, 0 to 255; void is black.
+        palette: (V, 3) uint8 RGB by id, see :func:`fakd.data.datasets.colours.palette`.
         ignore_value: void label in ``truths``.
         count: rows at most.
         compare: runs whose difference chooses the images; default all.
+        baseline: one of the runs; below every prediction comes a map of its errors and of those of this run.
 
     Returns:
         Indices of the images shown.
@@ -78,50 +78,38 @@ def draw_panels(
         for name, arrays in predictions.items()
     }
     chosen = most_different(np.array([scores[name] for name in compare or predictions]), count)
-    palette = np.full((max(ignore_value, len(classes)) + 1, 3), VOID_COLOUR)
-    palette[: len(classes)] = np.asarray(colours) / 255
-    rows = [
-        [(images[i], ""), (palette[truths[i]], "")]
-        + [(palette[arrays[i]], f"mIoU {scores[name][i]:.1f}") for name, arrays in predictions.items()]
-        for i in chosen
-    ]
+    rows: list[list[Tile]] = []
+    for i in chosen:
+        tiles = [
+            Tile(palette[arrays[i]], f"mIoU {scores[name][i]:.1f}") for name, arrays in predictions.items()
+        ]
+        rows.append([Tile(images[i]), Tile(palette[truths[i]]), *tiles])
+        if baseline:
+            shown = predictions[baseline][i]
+            maps = [
+                Tile(error_map(arrays[i], shown, truths[i], ignore_value)) for arrays in predictions.values()
+            ]
+            rows.append([Tile(), Tile(), *maps])
+    seen = np.unique(
+        [c for all_of in (truths, *predictions.values()) for i in chosen for c in np.unique(all_of[i])]
+    )
+    legend = {classes[c]: palette[c] for c in seen if c < len(classes)} | {"void": _VOID}
+    if baseline:
+        legend |= {
+            "right": _RIGHT,
+            f"wrong here and in {baseline}": _BOTH,
+            f"wrong in {baseline}, right here": _MENDED,
+            f"right in {baseline}, wrong here": _BROKEN,
+        }
     note = (
         f"The {len(chosen)} of {len(images)} images on which the runs' mIoU differs most: not typical ones."
     )
-    _write(path, _figure(rows, ["image", "truth", *predictions], classes, palette, note))
+    write_tiles(path, rows, ["image", "truth", *predictions], note, legend)
     return chosen
 
 
-def _write(path: str | Path, figure: Figure) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, facecolor="white")
-    with atomic_write(path) as file:
-        file.write(buffer.getvalue())
-
-
-def _figure(
-    rows: list[list[tuple[np.ndarray, str]]],
-    titles: list[str],
-    classes: Sequence[str],
-    palette: np.ndarray,
-    note: str,
-) -> Figure:
-    """A grid of pictures with captions under titles; above it the classes, below it a note."""
-    height, width = rows[0][0][0].shape[:2]
-    inches = 2.0  # width of a tile
-    size = (inches * len(titles), (inches * height / width + 0.22) * len(rows) + 1.1)
-    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    figure = Figure(figsize=size, layout=layout)
-    for axes_row, tiles in zip(figure.subplots(len(rows), len(titles), squeeze=False), rows, strict=True):
-        for axes, title, (picture, caption) in zip(axes_row, titles, tiles, strict=True):
-            axes.imshow(picture, interpolation="nearest")
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-            axes.set_xlabel(caption, fontsize=8, labelpad=2)
-            if tiles is rows[0]:
-                axes.set_title(title, fontsize=10, fontweight="bold")
-    patches = [Patch(color=tuple(palette[i]), label=name) for i, name in enumerate(classes)]
-    patches.append(Patch(color=VOID_COLOUR, label="void"))
-    figure.legend(handles=patches, loc="outside upper center", ncols=7, fontsize=8, frameon=False)
-    figure.supxlabel(note, fontsize=8)
-    return figure
+def error_map(prediction: np.ndarray, other: np.ndarray, truth: np.ndarray, ignore_value: int) -> np.ndarray:
+    """(H, W, 3) uint8: where a prediction is right, and where it is wrong alone or together with another."""
+    colours = np.array([_RIGHT, _MENDED, _BROKEN, _BOTH, _VOID], np.uint8)
+    kind = 2 * (prediction != truth) + (other != truth)
+    return colours[np.where(truth == ignore_value, 4, kind)]

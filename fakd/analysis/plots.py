@@ -1,28 +1,34 @@
 """The pictures of a report, as PNG bytes on white."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
+from matplotlib import color_sequences
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.typing import ColorType
 
-from .results import STUDENT, TEACHER, Study
+from .results import TEACHER, Study
 
-_METHOD_COLOURS = [colormaps["tab10"](i) for i in (0, 1, 2, 4, 5, 6, 8, 9)]
+# Told apart by colour-blind readers too; the two greys are left to the baseline.
+_METHOD_COLOURS = [color_sequences["petroff10"][i] for i in (0, 2, 1, 4, 9, 5, 7, 6)]
 
 _MIN_SPAN = 5.0  # points of mIoU
 
 
-def colours(study: Study) -> dict[str, tuple]:
-    """One colour per run, the same in every picture: black teacher, grey student."""
-    fixed = {TEACHER: (0.1, 0.1, 0.1, 1.0), STUDENT: (0.55, 0.55, 0.55, 1.0)}
-    methods = {m: _METHOD_COLOURS[i % len(_METHOD_COLOURS)] for i, m in enumerate(study.methods)}
+def colours(study: Study) -> dict[str, ColorType]:
+    """One colour per run, the same in every picture: black teacher, grey baseline."""
+    fixed: dict[str, ColorType] = {TEACHER: (0.1, 0.1, 0.1), study.baseline: (0.55, 0.55, 0.55)}
+    methods: dict[str, ColorType] = {
+        m: _METHOD_COLOURS[i % len(_METHOD_COLOURS)] for i, m in enumerate(study.methods)
+    }
     return {name: (fixed | methods)[name] for name in study.names}
 
 
 def png(figure: Figure) -> bytes:
+    """The content of a png of the figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
@@ -45,32 +51,32 @@ def overview(study: Study) -> bytes | None:
         axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.6, markersize=8, markeredgewidth=0)
         if len(values) > 1:
             axes.plot([values.mean()], [row], "|", color=colour, markersize=16, markeredgewidth=2.5)
-    student = study.by_seed(STUDENT, dataset)
+    student = study.by_seed(study.baseline, dataset)
     if len(student):
-        axes.axvline(student.mean(), color=palette[STUDENT], linestyle=":", zorder=0)
+        axes.axvline(student.mean(), color=palette[study.baseline], linestyle=":", zorder=0)
     low, high = axes.get_xlim()
     widen = max(0.0, _MIN_SPAN - (high - low)) / 2
     axes.set_xlim(low - widen, high + widen)
     axes.set_yticks(range(len(palette)), list(palette))
     axes.set_ylim(len(palette) - 0.4, -0.6)
     axes.set_xlabel(f"mIoU on {dataset}, %")
-    _clean(axes)
+    clean(axes)
     return png(figure)
 
 
 def class_bars(study: Study, table: pd.DataFrame) -> bytes:
-    """A :func:`class_table` on the left, its difference to the student without help on the right."""
+    """A :func:`class_table` on the left, its difference to the baseline on the right."""
     figure = Figure(figsize=(9, 1.2 + len(table) * (0.1 + 0.09 * len(table.columns))), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     _grouped_bars(left, table, study)
     left.set_xlabel("IoU, %")
     left.set_yticks(np.arange(len(table)), table.index)
     left.set_ylim(len(table) - 0.4, -0.6)
-    if STUDENT in table and study.methods:
-        gains = table[[m for m in study.methods if m in table]].sub(table[STUDENT], axis=0)
+    if study.baseline in table and study.methods:
+        gains = table[[m for m in study.methods if m in table]].sub(table[study.baseline], axis=0)
         _grouped_bars(right, gains, study)
         right.axvline(0, color="black", linewidth=0.8)
-        right.set_xlabel("IoU minus the student's without help, points")
+        right.set_xlabel(f"IoU minus that of {study.reference}, points")
     else:
         right.remove()
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
@@ -104,7 +110,7 @@ def curves(study: Study) -> bytes | None:
     axes.set_xlabel("iteration")
     axes.set_ylabel(f"mIoU on {study.datasets[0]}, %")
     axes.legend(frameon=False)
-    _clean(axes)
+    clean(axes)
     return png(figure)
 
 
@@ -114,10 +120,23 @@ def _grouped_bars(axes, table: pd.DataFrame, study: Study) -> None:
     for i, name in enumerate(names):
         offset = (i - (len(names) - 1) / 2) * height
         axes.barh(np.arange(len(table)) + offset, table[name], height, color=colours(study)[name], label=name)
-    _clean(axes)
+    clean(axes)
 
 
-def _clean(axes) -> None:
+def plain_log(axes, name: str, values: Iterable[float]) -> None:
+    """A logarithmic axis, "x" or "y", with ticks written as 0.5 or 20, as many as the values need."""
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    decades = np.ptp(np.log10([v for v in values if v > 0] or [1.0]))
+    axes.set(**{f"{name}scale": "log"})
+    axis.set_major_locator(
+        LogLocator(subs=(1,) if decades > 2 else (1, 2, 5) if decades > 0.5 else range(1, 10))
+    )
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def clean(axes, grid: str = "x") -> None:
+    """No frame on top and right, and a faint grid of one axis or "both"."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", color="0.9", linewidth=0.8)
+    axes.grid(axis=grid, color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -3,17 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fakd.checkpoint import atomic_write
-
 from . import headline, plots, tables
-from .page import Block, Bullets, Code, Heading, Picture, Table, Text, to_html, to_markdown
+from .page import Block, Bullets, Code, Heading, Picture, Table, Text, save_page
 from .results import Study, read_study
-
-_RESULTS_NOTE = (
-    "Percent; mean ± sample standard deviation over seeds. **vs student**: mIoU minus that of the student "
-    "without help at the same seed, in points. ▲ better, ▼ worse: the 95% interval of that difference "
-    "(t-distribution, from three seeds on) leaves zero out; without a mark, no difference is shown."
-)
 
 
 def write_report(study_folder: str | Path, command: str = "") -> Path:
@@ -34,18 +26,7 @@ def write_report(study_folder: str | Path, command: str = "") -> Path:
     study = read_study(folder)
     title = f"Distillation on {study.datasets[0]}: what the teacher's help was worth"
     blocks = list(study_blocks(study, folder / "panels.png", command))
-    (folder / "pictures").mkdir(exist_ok=True)
-    for block in blocks:
-        if isinstance(block, Picture):
-            _write(folder / "pictures" / f"{block.name}.png", block.png)
-    _write(folder / "report.md", to_markdown(title, blocks).encode())
-    _write(folder / "report.html", to_html(title, blocks).encode())
-    return folder / "report.html"
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_write(path) as file:
-        file.write(content)
+    return save_page(folder, "report", title, blocks)
 
 
 def study_blocks(study: Study, panels: Path | None = None, command: str = "") -> Iterator[Block]:
@@ -64,7 +45,7 @@ def study_blocks(study: Study, panels: Path | None = None, command: str = "") ->
         if len(study.datasets) > 1:
             yield Text(f"On `{dataset}`:")
         yield Table(tables.summary(study, dataset))
-    yield Text(_RESULTS_NOTE, "note")
+    yield Text(results_note(study), "note")
     yield Heading("What it costs")
     yield Table(tables.cost(study))
     yield Text(_cost_note(study), "note")
@@ -91,6 +72,16 @@ def study_blocks(study: Study, panels: Path | None = None, command: str = "") ->
     if command:
         yield Heading("How to get these numbers again")
         yield Code(command)
+
+
+def results_note(study: Study) -> str:
+    """How to read :func:`fakd.analysis.tables.summary`."""
+    return (
+        f"Percent; mean ± sample standard deviation over seeds. **vs {study.baseline}**: mIoU minus that of "
+        f"{study.reference} at the same seed, in points. ▲ better, ▼ worse: the 95% interval of that "
+        "difference (t-distribution, from three seeds on) leaves zero out; without a mark, no difference is "
+        "shown."
+    )
 
 
 def _per_class(study: Study) -> Iterator[Block]:

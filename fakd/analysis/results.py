@@ -34,6 +34,7 @@ class Study:
             primary test set.
         datasets: test sets, the primary one first.
         problems: a sentence for each run that is missing, unfinished or unreadable.
+        baseline: the run that all others are measured against.
     """
 
     runs: pd.DataFrame
@@ -42,16 +43,22 @@ class Study:
     curves: pd.DataFrame
     datasets: list[str]
     problems: list[str]
+    baseline: str = STUDENT
 
     @property
     def names(self) -> list[str]:
-        """Runs in the order of every table: teacher, student, methods by name."""
+        """Runs in the order of every table: teacher, baseline, methods by name."""
         present = set(self.runs["run"])
-        return [n for n in (TEACHER, STUDENT) if n in present] + self.methods
+        return [n for n in dict.fromkeys((TEACHER, self.baseline)) if n in present] + self.methods
 
     @property
     def methods(self) -> list[str]:
-        return sorted(set(self.runs["run"]) - {TEACHER, STUDENT})
+        return sorted(set(self.runs["run"]) - {TEACHER, self.baseline})
+
+    @property
+    def reference(self) -> str:
+        """How a sentence calls the baseline."""
+        return "the student without help" if self.baseline == STUDENT else self.baseline
 
     def by_seed(self, run: str, dataset: str, metric: str = "mIoU") -> pd.Series:
         """One metric of one run, indexed by seed; seeds without a value are left out."""
@@ -73,9 +80,9 @@ def read_study(folder: Path) -> Study:
     for path, run, seed in _run_folders(folder):
         seen.append((run, seed))
         try:
-            results.append({**_read_result(path), "run": run, "seed": seed})
+            results.append({**read_result(path), "run": run, "seed": seed})
         except FileNotFoundError:
-            problems.append(f"{run}, seed {seed}: not finished ({_why(path)}).")
+            problems.append(f"{run}, seed {seed}: not finished ({why_unfinished(path)}).")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
             problems.append(f"{run}, seed {seed}: {run}/seed{seed}/result.json cannot be used ({reason}).")
@@ -88,18 +95,23 @@ def read_study(folder: Path) -> Study:
     points = [
         {"run": run, "seed": seed, **point}
         for path, run, seed in _run_folders(folder)
-        for point in _evaluations(path / "metrics.json", primary)
+        for point in evaluations(path / "metrics.json", primary)
     ]
     return make_study(results, points, problems + _not_started(seen))
 
 
-def make_study(results: list[dict[str, Any]], points: list[dict[str, Any]], problems: list[str]) -> Study:
+def make_study(
+    results: list[dict[str, Any]],
+    points: list[dict[str, Any]],
+    problems: list[str],
+    baseline: str = STUDENT,
+) -> Study:
     """A study from its parts.
 
     Args:
         results: content of a ``result.json`` with ``run`` and ``seed`` each, one or more.
         points: rows of ``curves``; may have further columns.
-        problems: see :class:`Study`.
+        problems, baseline: see :class:`Study`.
     """
     curves = pd.DataFrame(points)
     return Study(
@@ -109,6 +121,7 @@ def make_study(results: list[dict[str, Any]], points: list[dict[str, Any]], prob
         curves=curves if points else pd.DataFrame(columns=["run", "seed", "iteration", "mIoU", "seconds"]),
         datasets=_datasets(results),
         problems=problems,
+        baseline=baseline,
     )
 
 
@@ -118,7 +131,13 @@ def _run_folders(folder: Path) -> Iterator[tuple[Path, str, int]]:
             yield path, path.parent.name, int(path.name.removeprefix("seed"))
 
 
-def _read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> dict[str, Any]:
+    """The ``result.json`` of a run's folder, with ``metrics_by_dataset`` in any case.
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+        OSError, ValueError, KeyError, TypeError, AttributeError: the file is damaged.
+    """
     result = json.loads((path / "result.json").read_text())
     by_set = result.get("metrics_by_dataset") or {result["dataset"]: result["metrics"]}
     if result["dataset"] not in by_set:
@@ -156,7 +175,7 @@ def _class_iou(results: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _evaluations(path: Path, dataset: str) -> list[dict[str, Any]]:
+def evaluations(path: Path, dataset: str) -> list[dict[str, Any]]:
     """mIoU over iterations. A resumed run repeats iterations: the later line is the one that counts."""
     found = {}
     for line in read_lines(path):
@@ -167,7 +186,7 @@ def _evaluations(path: Path, dataset: str) -> list[dict[str, Any]]:
     return [{"iteration": i, "mIoU": found[i]} for i in sorted(found)]
 
 
-def _why(path: Path) -> str:
+def why_unfinished(path: Path) -> str:
     """What is known of a run without a result."""
     note = path / "error.txt"  # left by a study whose run failed
     if note.exists() and (lines := note.read_text().splitlines()):

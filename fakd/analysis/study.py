@@ -7,25 +7,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
-from detectron2.utils.colormap import colormap
 from tqdm import tqdm
 
 from fakd.checkpoint import atomic_write
 from fakd.config import NO_RECIPE, load_config
-from fakd.data import SemSegMapper, read_label
 from fakd.engine import load_trained, run
 from fakd.engine.cli import message_of
 from fakd.engine.folder import RunFolder
 
+from .networks import load_scenes, predictions
 from .panels import draw_panels
 from .report import write_report
 from .results import TEACHER
 
-_PANEL_CANDIDATES = 40  # images among which the panels are chosen
+PANEL_CANDIDATES = 40  # images among which the panels are chosen
 
 
 @dataclass(frozen=True)
@@ -171,27 +167,17 @@ def _draw(spec: StudySpec, runs: list[_Run]) -> None:
     """Pictures of what each finished run of the first seed makes of the same images."""
     if not runs:
         return
-    name = runs[0].cfg.DATASETS.TEST[0]
-    metadata, records = MetadataCatalog.get(name), DatasetCatalog.get(name)
-    num_classes = len(metadata.stuff_classes)
-    colours = metadata.get("stuff_colors") or np.resize(colormap(rgb=True), (num_classes, 3)).tolist()
-    chosen = np.linspace(0, len(records) - 1, min(_PANEL_CANDIDATES, len(records))).round().astype(int)
-    records = [records[i] for i in chosen]
-    truths = [read_label(r["sem_seg_file_name"]) for r in records]
+    scenes = load_scenes(runs[0].cfg.DATASETS.TEST[0], PANEL_CANDIDATES)
     draw_panels(
         spec.output / "panels.png",
-        [detection_utils.read_image(r["file_name"], "RGB") for r in records],
-        truths,
-        {r.name: _predictions(r.cfg, str(r.folder / "model_final.pth"), records) for r in runs},
-        classes=metadata.stuff_classes,
-        colours=colours,
-        ignore_value=metadata.ignore_label,
+        scenes.images,
+        scenes.truths,
+        {
+            r.name: predictions(r.cfg, load_trained(r.cfg, str(r.folder / "model_final.pth")), scenes.records)
+            for r in runs
+        },
+        classes=scenes.classes,
+        palette=scenes.palette,
+        ignore_value=scenes.void,
         compare=[r.name for r in runs if r.name != TEACHER] or None,
     )
-
-
-@torch.no_grad()
-def _predictions(cfg: CfgNode, weights: str, records: list[dict]) -> list[np.ndarray]:
-    """(H, W) class ids of every image."""
-    model, mapper = load_trained(cfg, weights), SemSegMapper(cfg, is_train=False)
-    return [model([mapper(record)])[0]["sem_seg"].argmax(dim=0).cpu().numpy() for record in records]

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from .comparison import Difference, difference_text, interval_text, mean_std, paired_difference
-from .results import METRICS, STUDENT, Study
+from .results import METRICS, Study
 
 NOTHING = "–"
 
@@ -31,7 +31,7 @@ def summary(study: Study, dataset: str) -> pd.DataFrame:
         interval = interval_text(difference) if name in study.methods else ""
         head = {"run": name, "seeds": str(len(seeds))}
         rows.append(head | scores | {"95% interval": interval})
-    columns = ["run", "seeds", "mIoU", "vs student", "95% interval", *METRICS[1:]]
+    columns = ["run", "seeds", "mIoU", f"vs {study.baseline}", "95% interval", *METRICS[1:]]
     return pd.DataFrame(rows)[columns]
 
 
@@ -111,16 +111,16 @@ def size_text(size: Any) -> str:
 def _compare(
     study: Study, name: str, dataset: str, seeds: pd.Series
 ) -> tuple[Difference | None, dict[str, str]]:
-    """The difference of a method to the student without help over some seeds, and all scores as texts."""
+    """The difference of a method to the baseline over some seeds, and all scores as texts."""
     values = {m: study.by_seed(name, dataset, m) for m in METRICS}
     values = {m: column[column.index.isin(seeds)] for m, column in values.items()}
     difference, shown = None, ""
     if name in study.methods:
-        difference = paired_difference(values["mIoU"], study.by_seed(STUDENT, dataset))
+        difference = paired_difference(values["mIoU"], study.by_seed(study.baseline, dataset))
         shown = difference_text(difference)
     return difference, {
         "mIoU": mean_std(values["mIoU"]),
-        "vs student": shown,
+        f"vs {study.baseline}": shown,
         **{m: mean_std(values[m]) for m in METRICS[1:]},
     }
 

@@ -1,7 +1,7 @@
 """The folder of a run: what lies in it, and whether this command may go on in it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,12 @@ class RunFolder:
                 f"Nothing to resume: '{self.path}' holds no run (no config.yaml). Check OUTPUT_DIR, or start "
                 "without --resume."
             )
-        old, new = _flat(yaml.safe_load(self.config_file.read_text())), _flat(yaml.safe_load(cfg.dump()))
-        # A key that came with a newer version had no say in the run: that is what its default stands for.
-        old = {**_flat(yaml.safe_load(load_config().dump())), **old}
-        idle = tuple(f"KD.{name}." for name, _ in DISTILL_LOSS_REGISTRY if name not in cfg.KD.LOSSES)
+        old, new = self.config(), _flat(yaml.safe_load(cfg.dump()))
+        unread = _FREE + _idle(old["KD.LOSSES"]) + _idle(cfg.KD.LOSSES)
         differing = [
             f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not key.startswith(_FREE + idle)
+            if old.get(key) != new.get(key) and not key.startswith(unread)
         ]
         if differing:
             raise ValueError(
@@ -79,6 +77,19 @@ class RunFolder:
     def write_config(self, cfg: CfgNode) -> None:
         with atomic_write(self.config_file, "w") as file:
             file.write(cfg.dump())
+
+    def config(self) -> dict[str, Any]:
+        """The values of the run's config that its weights and metrics depend on, by dotted key.
+
+        A key that came with a newer version had no say in the run: that is what its default stands for.
+
+        Raises:
+            FileNotFoundError: there is no config.yaml.
+        """
+        flat = _flat(yaml.safe_load(load_config().dump()))
+        flat |= _flat(yaml.safe_load(self.config_file.read_text()))
+        without = _FREE + _idle(flat["KD.LOSSES"])
+        return {key: value for key, value in flat.items() if not key.startswith(without)}
 
     def write_confusion(self, counts: Mapping[str, list[list[int]]]) -> None:
         """Writes the final (K, K) counts of pixels by test set, row = label, column = prediction."""
@@ -92,6 +103,11 @@ class RunFolder:
     def write_result(self, result: dict[str, Any]) -> None:
         with atomic_write(self.result_file, "w") as file:
             json.dump(result, file, indent=2)
+
+
+def _idle(losses: Sequence[str]) -> tuple[str, ...]:
+    """Prefixes of the keys of all other losses."""
+    return tuple(f"KD.{name}." for name, _ in DISTILL_LOSS_REGISTRY if name not in losses)
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

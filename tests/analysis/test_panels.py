@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fakd.analysis.panels import draw_panels, image_miou, most_different
+from fakd.analysis.panels import draw_panels, error_map, image_miou, most_different
 
-CLASSES, COLOURS, VOID = ["sky", "road"], [[0, 0, 255], [255, 0, 0]], 2
+CLASSES, VOID = ["sky", "road"], 2
+COLOURS = np.array([[0, 0, 255], [255, 0, 0], [0, 0, 0]], np.uint8)
 
 
 def test_image_miou_by_hand():
@@ -33,7 +34,7 @@ def scene():
 
 def draw(path, scene, predictions, **changes):
     images, truths = scene
-    options = {"classes": CLASSES, "colours": COLOURS, "ignore_value": VOID} | changes
+    options = {"classes": CLASSES, "palette": COLOURS, "ignore_value": VOID} | changes
     return draw_panels(path, images, truths, predictions, **options)
 
 
@@ -42,7 +43,7 @@ def test_picture_holds_the_palette_and_chooses_by_difference(tmp_path, scene):
     chosen = draw(tmp_path / "panels.png", scene, {"student": bad, "teacher": good}, count=2)
     assert chosen == [1, 0]  # both are right about image 0, nothing can be said of image 2
     picture = np.asarray(Image.open(tmp_path / "panels.png").convert("RGB"))
-    counts = [int((picture == colour).all(-1).sum()) for colour in COLOURS]
+    counts = [int((picture == colour).all(-1).sum()) for colour in COLOURS[:2]]
     assert counts[0] > counts[1] > 1000  # blue: 3 + 0.5 + 1 + 0.5 tiles, red: 2 halves
     assert not list(tmp_path.glob("*.partial"))
 
@@ -53,6 +54,18 @@ def test_compare_limits_what_chooses(tmp_path, scene):
     predictions = {"student": perfect, "cwd": [wrong[0], perfect[1], perfect[2]], "teacher": wrong}
     chosen = draw(tmp_path / "a.png", scene, predictions, count=1, compare=["student", "cwd"])
     assert chosen == [0]
+
+
+def test_error_map_tells_mended_from_broken(tmp_path, scene):
+    truth, other = np.array([[0, 0, 0, 0, VOID]]), np.array([[0, 1, 0, 1, 0]])
+    right, mended, broken, both, void = error_map(np.array([[0, 0, 1, 1, 0]]), other, truth, VOID)[0].tolist()
+    assert len({*map(tuple, (right, mended, broken, both, void))}) == 5 and void == [0, 0, 0]
+    good, bad = [np.where(t == VOID, 0, t) for t in scene[1]], [np.zeros_like(t) for t in scene[1]]
+    predictions = {"student": bad, "cwd": good}
+    draw(tmp_path / "a.png", scene, predictions, count=1, baseline="student")
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    half = [int((picture == colour).all(-1).sum()) for colour in (mended, broken, both)]
+    assert half[0] > 10_000 and half[1] < half[0] / 20 and half[2] > 10_000  # legend patches are small
 
 
 def test_missing_prediction_names_the_run(tmp_path, scene):

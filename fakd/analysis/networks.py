@@ -1,0 +1,95 @@
+"""What trained networks make of images of a test set: predictions, and how strongly each pixel is felt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
+from torch import Tensor, nn
+
+from fakd.data import SemSegMapper
+from fakd.data.datasets.colours import palette
+from fakd.data.labels import label_reader
+from fakd.evaluation import as_tested
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Images of a registered dataset, spread over it.
+
+    Attributes:
+        records: their dataset dicts.
+        images: (H, W, 3) uint8 RGB each.
+        truths: (H, W) class ids or ``void`` each.
+        classes: names of the K classes.
+        palette: (V, 3) uint8 RGB by id.
+        void: the label of pixels that do not count.
+    """
+
+    records: list[dict[str, Any]]
+    images: list[np.ndarray]
+    truths: list[np.ndarray]
+    classes: list[str]
+    palette: np.ndarray
+    void: int
+
+
+def load_scenes(dataset: str, count: int) -> Scenes:
+    """``count`` images at most, evenly spread: neighbours in a video are one image many times.
+
+    Raises:
+        KeyError, OSError, ValueError: the dataset is not registered, or cannot be read.
+    """
+    metadata, records = MetadataCatalog.get(dataset), DatasetCatalog.get(dataset)
+    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
+    records, read_label = [records[i] for i in chosen], label_reader(metadata)
+    return Scenes(
+        records,
+        [detection_utils.read_image(r["file_name"], "RGB") for r in records],
+        [read_label(r["sem_seg_file_name"]) for r in records],
+        list(metadata.stuff_classes),
+        palette(metadata),
+        metadata.ignore_label,
+    )
+
+
+@torch.no_grad()
+def predictions(
+    cfg: CfgNode,
+    network: nn.Module,
+    records: Sequence[dict[str, Any]],
+    step: Callable[[], Any] = lambda: None,
+) -> list[np.ndarray]:
+    """(H, W) class ids of every image, by the network as TEST says.
+
+    Args:
+        cfg: of the network.
+        network: in evaluation mode.
+        records: dataset dicts.
+        step: called after every image.
+    """
+    model, mapper = as_tested(network, cfg), SemSegMapper(cfg, is_train=False)
+    found = []
+    for record in records:
+        found.append(model([mapper(record)])[0]["sem_seg"].argmax(dim=0).cpu().numpy())
+        step()
+    return found
+
+
+@torch.no_grad()
+def activation(cfg: CfgNode, network: Any, record: dict[str, Any]) -> Tensor:
+    """(h, w) squared length of the feature in front of a Segmentor's classifier, at every pixel."""
+    item = SemSegMapper(cfg, is_train=False)(record)
+    output = network.encode(network.normalize(network.stack([item]).tensor))
+    return output.feature[0].float().square().sum(dim=0).cpu()
+
+
+def enlarged(values: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) to (H, W), bilinear."""
+    return F.interpolate(values[None, None], size, mode="bilinear", align_corners=False)[0, 0].numpy()
