@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,8 @@ from fakd.analysis.plots import colours, png
 from fakd.analysis.results import STUDENT, Study
 
 from .cells import are_packed
+
+_LINES = ("-", "--", ":", "-.")
 
 
 def by_value(study: Study) -> bytes | None:
@@ -60,13 +63,16 @@ def over_time(study: Study) -> bytes | None:
     if study.curves.groupby(["run", "seed"]).size().lt(2).all():
         return None
     axis, label = ("iteration", "iterations") if are_packed(study) else ("seconds", "seconds of training")
-    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
+    drawn: Counter[str] = Counter()
     for name, colour in colours(study).items():
         points = study.curves[study.curves["run"] == name]
         mean = points.groupby("iteration", as_index=False)[["seconds", "mIoU"]].mean()
-        axes.plot(mean[axis], mean["mIoU"], color=colour, label=name, marker="o", markersize=3)
+        style = _LINES[drawn[colour] % len(_LINES)]  # colours come again where runs are many
+        drawn[colour] += 1
+        axes.plot(mean[axis], mean["mIoU"], style, color=colour, label=name, marker="o", markersize=3)
     axes.set_xlabel(label)
     axes.set_ylabel(f"mIoU on {study.datasets[0]}, %")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     return png(figure)
