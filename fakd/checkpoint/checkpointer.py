@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from safetensors.torch import load_file
 
 from .files import atomic_write
 
@@ -139,7 +140,7 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def load_tensors(path: str, allow_pickle: bool = False) -> Any:
-    """``torch.load`` onto the CPU, restricted to tensors and plain values.
+    """``torch.load`` onto the CPU, restricted to tensors and plain values; or a ``.safetensors`` file.
 
     Args:
         path: a local file.
@@ -154,6 +155,8 @@ def load_tensors(path: str, allow_pickle: bool = False) -> Any:
             "copy it again."
         )
     try:
+        if path.endswith(".safetensors"):
+            return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
     except OSError:
         raise

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from mit_layouts import hugging_face_mit, mmseg_mit, original_mit
+from safetensors.torch import save_file
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
@@ -219,13 +220,15 @@ def test_the_hub_s_mit_is_loaded_under_timms_names(tmp_path):
     options = {"output_stride": 32}
     state = TimmBackbone(name="mit_b0", **options).net.state_dict()
     theirs = {f"segformer.{k}": v for k, v in hugging_face_mit(state).items()}
-    torch.save(theirs | {"classifier.weight": torch.ones(1000, 256)}, tmp_path / "w.bin")
-    overlay = {"file": str(tmp_path / "w.bin"), "hf_hub_id": None}
+    theirs["classifier.weight"] = torch.ones(1000, 256)
+    file = str(tmp_path / "model.safetensors")
+    save_file({k: v.clone() for k, v in theirs.items()}, file)
+    overlay = {"file": file, "hf_hub_id": None}
     net = timm.create_model("mit_b0", features_only=True, pretrained=True, pretrained_cfg_overlay=overlay)
     assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
     assert timm.get_pretrained_cfg("mit_b0").hf_hub_id == "nvidia/mit-b0"
     # The same by path.
-    backbone = TimmBackbone(name="mit_b0", pretrained=str(tmp_path / "w.bin"), **options)
+    backbone = TimmBackbone(name="mit_b0", pretrained=file, **options)
     assert all(torch.equal(v, state[k]) for k, v in backbone.net.state_dict().items())
 
 

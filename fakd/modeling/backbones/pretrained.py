@@ -56,7 +56,7 @@ def _is_network_error(error: BaseException) -> bool:
 
 
 def load_pretrained(net: nn.Module, path: str) -> None:
-    """Loads a backbone's weights from a file of timm, torchvision, mmsegmentation or CIRKD.
+    """Loads a backbone's weights from a file of timm, torchvision, mmsegmentation, CIRKD or of a MiT.
 
     Args:
         net: timm's network.
@@ -93,12 +93,7 @@ def load_pretrained(net: nn.Module, path: str) -> None:
 
 def _read(path: str) -> dict[str, Tensor]:
     try:
-        local = PathManager.get_local_path(path)
-        if local.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return unwrap(load_file(local))
-        return unwrap(load_tensors(local))
+        return unwrap(load_tensors(PathManager.get_local_path(path)))
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{_KEY}: there is no file '{path}'. Give the path of a backbone's weights, 'timm' or 'none'."
