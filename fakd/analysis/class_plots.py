@@ -184,7 +184,7 @@ def _panels(table: pd.DataFrame, bottom: float):
     columns = min(4, len(table.columns))
     rows = -(-len(table.columns) // columns)
     width = 3.6 if columns < 3 else 2.7
-    size = (0.4 + width * columns, 0.4 + bottom + 2.2 * rows)
+    size = (0.4 + width * columns, 0.4 + (2.0 + bottom) * rows)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
 
