@@ -111,7 +111,8 @@ def make_study(
     Args:
         results: content of a ``result.json`` with ``run`` and ``seed`` each, one or more.
         points: rows of ``curves``; may have further columns.
-        problems, baseline: see :class:`Study`.
+        problems: see :class:`Study`.
+        baseline: the same.
     """
     curves = pd.DataFrame(points)
     return Study(
