@@ -11,7 +11,7 @@ FITS := import sys, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install quickstart test lint bench doctor clean
+.PHONY: help install quickstart test lint bench docs doctor clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,12 +33,19 @@ lint: $(READY)  ## check style and types
 bench: $(READY)  ## measure speed and memory beside plain reference forms
 	$(BIN)/python -m benchmarks
 
+docs: $(BIN)/mkdocs  ## make the documentation's site in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 doctor:  ## say what is installed and how to mend what is missing
 	@python=$(BIN)/python; [ -x $$python ] || python=python3; $$python tools/doctor.py
 
 clean:  ## remove caches and build folders; .venv, datasets and output stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find fakd tools tests benchmarks projects -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/mkdocs: $(READY)
+	$(BIN)/python -m pip install -q --use-pep517 -c constraints.txt -e '.[docs]'
+	@touch $@
 
 # The environment is made anew only if it cannot be used: an unfit Python, no pip, or a set-up that was cut off
 # (STARTED is still there, and pip may take half a package for a whole one).
