@@ -67,7 +67,10 @@ class ExportedNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
-        """Per image ``{"sem_seg": (K, height, width)}``, as :meth:`fakd.modeling.segmentor.Segmentor.forward`."""
+        """Per image ``{"sem_seg": (K, height, width)}``.
+
+        As :meth:`fakd.modeling.segmentor.Segmentor.forward` in evaluation.
+        """
         return [{"sem_seg": self._scores(item)} for item in batched_inputs]
 
     def _scores(self, item: dict[str, Any]) -> Tensor:
