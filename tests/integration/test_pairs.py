@@ -1,0 +1,95 @@
+"""The teachers and students of the papers' tables, at full width, take a step with every recipe on toyscenes.
+
+Every pair of networks is tested once, with the fewest classes it is trained for. ``EVERY_CELL=1 pytest
+tests/integration/test_pairs.py`` tests every pair of every table, with its own classes, in some minutes.
+"""
+
+import functools
+import os
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.data import detection_utils as images
+from torch import nn
+
+from fakd.config import NO_RECIPE, RECIPES, load_config, read_cells
+from fakd.modeling import Distiller
+from fakd.modeling.build import build_distill_losses, build_segmentor
+
+METHODS = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != NO_RECIPE)
+# The maps of 65 pixels are too small for a critic that halves them four times.
+OPTIONS = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.PRETRAINED", "none", "KD.SKDSHolistic.WIDTHS", "(64,)"]
+SIDE = 65
+
+
+def students():
+    """{name of a pair: config of its student}, from the cells of both papers."""
+    configs = {}
+    for project in ("FAKD", "CIRKD"):
+        for name, cell in read_cells(project).items():
+            if name.endswith("/student"):
+                configs[f"{project}/{name.removesuffix('/student')}"] = cell.config_file
+    if os.environ.get("EVERY_CELL"):
+        return configs
+    loaded = {name: load_config(file) for name, file in configs.items()}
+    by_classes = sorted(loaded, key=lambda name: loaded[name].MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+    distinct = {}
+    for name in by_classes:
+        networks = (configs[name].split("/")[-1], loaded[name].KD.TEACHER.CONFIG_FILE.split("/")[-1])
+        distinct.setdefault(networks, name)
+    return {name: configs[name] for name in distinct.values()}
+
+
+STUDENTS = students()
+
+
+def test_there_are_all_pairs():
+    assert len(STUDENTS) == (27 if os.environ.get("EVERY_CELL") else 8)
+    assert len(METHODS) == 23
+
+
+@functools.cache
+def batch():
+    items = []
+    for scene in DatasetCatalog.get("toyscenes_train")[:2]:
+        image = torch.from_numpy(images.read_image(scene["file_name"], "RGB").copy()).permute(2, 0, 1)
+        labels = torch.from_numpy(images.read_image(scene["sem_seg_file_name"]).copy()).squeeze(-1)
+        items.append({"image": image[:, :SIDE, :SIDE], "sem_seg": labels[:SIDE, :SIDE]})
+    return items
+
+
+@pytest.mark.parametrize("pair", STUDENTS)
+def test_a_pair_takes_a_step_with_every_recipe(pair):
+    cfg = load_config(STUDENTS[pair], OPTIONS, NO_RECIPE)
+    options = [*OPTIONS, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", str(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
+    teacher = build_segmentor(load_config(cfg.KD.TEACHER.CONFIG_FILE, options, NO_RECIPE))
+    nn.init.normal_(teacher.decode_head.conv_seg.weight)  # a teacher that knows something
+    distiller = Distiller(student=build_segmentor(cfg), teacher=teacher, losses={}).train()
+    distiller.set_progress(0.5)
+    student = distiller.student
+
+    # Both networks run once; every recipe sees the same maps, as if it were alone.
+    raw = student.stack(batch()).tensor
+    labels = student.stack_labels(batch())
+    taught = distiller.teach(raw, batch())
+    output = student.encode(student.normalize(raw))
+    assert output.logits.shape[-2:] == taught.logits.shape[-2:]
+    maps = [output.logits, output.feature, *output.stages.values()]
+    total = sum(student.losses(output, labels).values())
+    for recipe in METHODS:
+        config = load_config(STUDENTS[pair], OPTIONS, recipe)
+        distiller.losses = nn.ModuleDict(build_distill_losses(config, student.spec, teacher.spec))
+        losses = distiller._distillation_losses(output, taught, labels)
+        assert set(losses) == {f"loss_{name}" for name in config.KD.LOSSES}
+        assert all(value.isfinite() for value in losses.values()), (recipe, losses)
+        value = sum(losses.values())
+        gradients = torch.autograd.grad(value, maps, retain_graph=True, allow_unused=True)
+        gradients = [g for g in gradients if g is not None]
+        assert gradients and all(g.isfinite().all() for g in gradients), recipe
+        assert any(g.any() for g in gradients), recipe
+        total = total + value
+    total.backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    gradients = [p.grad for p in student.backbone.parameters() if p.grad is not None]
+    assert all(g.isfinite().all() for g in gradients) and any(g.any() for g in gradients)
