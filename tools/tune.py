@@ -28,11 +28,11 @@ def parse() -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--spec", required=True, metavar="FILE", help="the sweep; fakd/tune/spec.py has all keys")
+    add("--spec", required=True, metavar="FILE", help="the sweep; docs/sweeps.md has all keys")
     add("--output", type=Path, metavar="DIR", help="default: output/sweeps/<name of the spec>")
     add("--resume", action="store_true", help="go on with the sweep in DIR")
     add("--address", default="", help="of a running Ray cluster, 'auto' to find it")
-    add("--storage", default="", metavar="PATH", help="of Ray's own records (default: DIR/ray)")
+    add("--storage", default="", metavar="PATH", help="of Ray's own records, also a URI (default: DIR/ray)")
     add("--dashboard", action="store_true", help="Ray's dashboard, on this machine only")
     add("--cpus", type=int, metavar="N", help="cores to use (default: all)")
     add("--gpus", type=int, metavar="N", help="GPUs to use (default: all)")

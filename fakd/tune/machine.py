@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
 import ray
 
 from .spec import Resources
@@ -75,6 +76,26 @@ def _stay_on_loopback() -> None:
     """Ray takes 127.0.0.1 for an address others may not reach only where it believes clusters impossible."""
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes it starts
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False  # for this one, which has read it already
+
+
+def storage_of(options: Options) -> str:
+    """Where Ray keeps its records, once something could be written there.
+
+    Raises:
+        OSError: nothing can.
+    """
+    place = options.storage if "://" in options.storage else str(Path(options.storage).resolve())
+    if not options.storage:
+        place = str(options.output.resolve() / "ray")
+    try:
+        filesystem, path = pyarrow.fs.FileSystem.from_uri(place)
+        filesystem.create_dir(path, recursive=True)
+        with filesystem.open_output_stream(f"{path}/.writable") as file:
+            file.write(b"yes")
+        filesystem.delete_file(f"{path}/.writable")
+    except (pyarrow.ArrowException, OSError) as error:
+        raise OSError(f"Ray's records cannot be written to '{place}' (--storage): {error}") from error
+    return place
 
 
 def check(wanted: Resources) -> None:

@@ -30,7 +30,7 @@ def write_sweep_report(output: str | Path, command: str = "") -> Path:
 
     Args:
         output: folder of the sweep.
-        command: what a reader types to get these runs again.
+        command: what a reader types to get these runs again; "" takes that of the report before.
 
     Returns:
         The path of ``report.html``.
@@ -41,10 +41,15 @@ def write_sweep_report(output: str | Path, command: str = "") -> Path:
     output = Path(output)
     spec = _spec_of(output)
     studies = read_sweep(output)
+    known = output / "command.txt"
+    if command:
+        _write(known, command.encode())
+    elif known.exists():
+        command = known.read_text()
     table = pd.concat(
         [cells.table(study, pair, spec["paper"].get(pair, {})) for pair, study in studies.items()]
     )
-    blocks = list(_blocks(spec, studies, table, command))
+    blocks = list(_blocks(spec, studies, table, _changes(output), command))
     (output / "pictures").mkdir(exist_ok=True)
     for block in blocks:
         if isinstance(block, Picture):
@@ -55,6 +60,19 @@ def write_sweep_report(output: str | Path, command: str = "") -> Path:
     _write(output / "report.md", to_markdown(title, blocks).encode())
     _write(output / "report.html", to_html(title, blocks).encode())
     return output / "report.html"
+
+
+def _changes(output: Path) -> pd.DataFrame:
+    """Of every trial that went on from another one's checkpoint: who trained its weights, and with what."""
+    rows = []
+    for path in sorted((output / FOLDER).glob("*.jsonl")):
+        starts = [line for line in read_lines(path) if line["event"] == "start"]
+        schedule = starts[-1].get("schedule", []) if starts else []
+        for part in schedule if len(schedule) > 1 else ():
+            row = {key: starts[-1][key] for key in ("pair", "run", "seed")}
+            values = ", ".join(f"{key}={value:g}" for key, value in part["values"].items())
+            rows.append(row | {"from": part["iteration"], "trained as": part["run"], "with": values})
+    return pd.DataFrame(rows)
 
 
 def _spec_of(output: Path) -> dict[str, Any]:
@@ -162,7 +180,8 @@ def _study(runs: list[tuple[dict, list[dict]]]) -> Study | None:
         reached = {line["iteration"]: line for line in lines if line["event"] == "evaluation"}
         if done:
             by_set = done[-1]["metrics_by_dataset"]
-            results.append({**done[-1], **key, "metrics_by_dataset": by_set, "values": place["values"]})
+            values = place["values"] if len(place.get("schedule", ())) < 2 else {}  # has no one value
+            results.append({**done[-1], **key, "metrics_by_dataset": by_set, "values": values})
             points += [
                 {**key, "iteration": i, "mIoU": reached[i]["mIoU"], "seconds": reached[i]["seconds"]}
                 for i in sorted(reached)
@@ -181,12 +200,18 @@ def _why(lines: list[dict[str, Any]]) -> str:
     return f"{state} after {reached} iterations."
 
 
-def _blocks(spec: dict, studies: dict[str, Study], table: pd.DataFrame, command: str) -> Iterator[Block]:
+def _blocks(
+    spec: dict, studies: dict[str, Study], table: pd.DataFrame, changes: pd.DataFrame, command: str
+) -> Iterator[Block]:
     yield Heading("The table")
     yield Table(cells.shown(table))
     yield Text(cells.NOTE, "note")
     if (table["seeds"] == 1).any():
         yield Text("**Cells marked “1 seed” rest on a single seed, which proves little.**", "warning")
+    if len(changes):
+        yield Heading("Values that changed on the way")
+        yield Table(changes)
+        yield Text("A run's weights went through all of its rows, from the first to the last.", "note")
     for pair, study in studies.items():
         label = f" ({pair})" if pair else ""
         if picture := curves.by_value(study):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import os
@@ -24,10 +25,11 @@ from fakd.engine.folder import RunFolder
 from .lines import append, lines_file
 from .plan import Trial
 from .population import schedule_of
+from .spec import METRICS
 
 # A second attempt at these would end the same way.
 _FINAL = (FloatingPointError, ValueError, KeyError, FileNotFoundError)
-_SCORES = ("mIoU", "mAcc", "aAcc")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -80,7 +82,7 @@ class TellSweep(HookBase):
 def _scores(results: dict[str, Any]) -> dict[str, float]:
     """Of the first test set; detectron2 leaves its name out when there is only one."""
     first = results.get("sem_seg") or next(iter(results.values()))["sem_seg"]
-    return {key: float(first[key]) for key in _SCORES}
+    return {key: float(first[key]) for key in METRICS}
 
 
 def run_trials(
@@ -104,12 +106,16 @@ def run_trials(
     with contextlib.ExitStack() as locks:
         for trial, file in files.items():
             locks.enter_context(_alone(trial.folder))
-            append(file, "start", pid=os.getpid(), host=socket.gethostname(), **_place(trial))
+            append(file, "start", **_process(), **_place(trial))
         try:
             errors = _run(trials, files, report, gpus)
         except (torch.OutOfMemoryError, MemoryError) as error:
             return _note(files.values(), "out_of_memory", error)
         except _FINAL as error:
+            return _note(files.values(), "failed", error)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
             return _note(files.values(), "failed", error)
         except RuntimeError as error:
             if "allocate memory" not in str(error):  # what PyTorch says when the host has no more
@@ -120,8 +126,13 @@ def run_trials(
             _note([files[trial]], "failed", problem)
     for trial, file in files.items():
         if (result := RunFolder(trial.folder).result()) is not None:
-            append(file, "result", result=result)
+            append(file, "result", result=result, **_process())
     return "failed" if any(errors.values()) else "finished"
+
+
+def _process() -> dict[str, Any]:
+    """Which process this is, and the processor time it has taken since it began, imports included."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "cpu_seconds": time.process_time()}
 
 
 def _place(trial: Trial) -> dict[str, Any]:

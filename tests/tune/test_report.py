@@ -72,10 +72,28 @@ def test_the_table_has_differences_equal_time_and_the_papers_values(sweep):
     assert cwd["p"] == pytest.approx(0.00075, abs=1e-5)  # t = 2.1 / 0.1 * sqrt(3), two degrees of freedom
 
 
+def test_the_schedule_of_a_trial_that_changed_its_values_is_told(sweep):
+    schedule = [
+        {"iteration": 0, "run": "fakd-lambda=2.0", "values": {LAMBDA: 2.0}},
+        {"iteration": 50, "run": "fakd-member0", "values": {LAMBDA: 1.6}},
+    ]
+    write_line(sweep, "fakd-member0", 0, 43.0, values={LAMBDA: 1.6}, schedule=schedule)
+    write_sweep_report(sweep)
+    text = (sweep / "report.md").read_text()
+    assert "Values that changed on the way" in text
+    rows = [line.split("|")[-4:-1] for line in text.splitlines() if f"{LAMBDA}=" in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["0", "fakd-lambda=2.0", f"{LAMBDA}=2"],
+        ["50", "fakd-member0", f"{LAMBDA}=1.6"],
+    ]
+    assert read_sweep(sweep)[""].runs.set_index("run").loc["fakd-member0", "values"] == {}
+
+
 def test_the_report_says_what_is_missing_and_draws_the_curve(sweep):
     page = write_sweep_report(sweep, "the command").read_text()
     text = (sweep / "report.md").read_text()
     assert "My table" in page and "the command" in text and "pd, seed 0: failed: it broke" in text
+    assert "the command" in write_sweep_report(sweep).read_text()  # as the report before said
     assert "33.82" in text and LAMBDA in text or (sweep / "pictures" / "values.png").exists()
     assert (sweep / "pictures" / "time.png").exists()
     assert "single seed" in text and "60.00 (1 seed)" in text

@@ -17,7 +17,9 @@ import yaml
 pytest.importorskip("ray", reason="sweeps need ray: pip install 'ray[tune]'")
 
 from fakd.tune.lines import last, lines_file
+from fakd.tune.machine import Options
 from fakd.tune.plan import make_plan
+from fakd.tune.runner import run_sweep
 from fakd.tune.spec import parse_spec
 from fakd.tune.trial import run_trials
 
@@ -128,6 +130,29 @@ def test_what_cannot_run_is_refused_before_anything_does(sweep):
     wants = given | {"resources": {"gpus": 64}}
     told = start(folder, wants, folder / "other", "--cpus", "1").communicate(timeout=200)[0]
     assert "asks for 64 GPUs" in told and not (folder / "other" / "lines").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output": "a_file/out"}, "a_file"),
+        ({"storage": "memory://records"}, "--storage"),
+        ({"storage": "a_file/records"}, "--storage"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_ray_starts(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").touch()
+    monkeypatch.setattr("fakd.tune.machine.start", lambda options: pytest.fail("Ray was started"))
+    options = Options(Path(options.pop("output", "out")), **options)
+    with pytest.raises(OSError, match=message):
+        run_sweep(parse_spec(content(methods=["student"])), options)
+
+
+def test_a_disk_that_is_nearly_full_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("fakd.tune.runner._FREE_BYTES", 2**60)
+    with pytest.raises(OSError, match="MB are free"):
+        run_sweep(parse_spec(content(methods=["student"])), Options(tmp_path))
 
 
 def start_node(*arguments):
