@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -80,37 +81,39 @@ class Demo:
             total = min(filter(None, (count if count > 0 else None, most)), default=None)
             frames = tqdm(_frames(capture, most), unit="frame", total=total)
             rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
-            if not self._video(frames, name, rate):
+            if not self._video(frames, name, rate, endless=isinstance(source, int)):
                 raise ValueError(f"The {what} gives no frame: it is empty, damaged or of an unknown kind.")
         finally:
             capture.release()
 
-    def _video(self, frames: Iterator[np.ndarray], name: str, rate: float) -> int:
-        """The number of frames."""
+    def _video(self, frames: Iterator[np.ndarray], name: str, rate: float, endless: bool) -> int:
+        """The number of frames; Ctrl-C is the end of an endless video and not an error."""
         path = self.output / f"{name}_overlay.mp4"
         partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.mp4")  # OpenCV takes the format from it
         writer: cv2.VideoWriter | None = None
         number = 0
         try:
-            for batch in _batches(frames, self.predictor.batch_size):
-                for image, labels in zip(batch, self.predictor.several(batch), strict=True):
-                    number += 1
-                    if self.kind != "overlay":
-                        self._write_labels(self.output / name / f"{number:06d}_labels.png", labels)
-                    if self.kind == "labels":
-                        continue
-                    drawn = self._overlay(image, labels)
-                    height, width = drawn.shape[0] // 2 * 2, drawn.shape[1] // 2 * 2  # codecs want even sides
-                    if writer is None:
-                        writer = _video_writer(partial, rate, (width, height))
-                    writer.write(cv2.cvtColor(drawn[:height, :width], cv2.COLOR_RGB2BGR))
-        except KeyboardInterrupt:  # how a camera is ended: what was seen until then is kept
-            pass
-        finally:
+            with contextlib.suppress(*([KeyboardInterrupt] if endless else [])):
+                for batch in _batches(frames, self.predictor.batch_size):
+                    for image, labels in zip(batch, self.predictor.several(batch), strict=True):
+                        number += 1
+                        if self.kind != "overlay":
+                            self._write_labels(self.output / name / f"{number:06d}_labels.png", labels)
+                        if self.kind == "labels":
+                            continue
+                        drawn = self._overlay(image, labels)
+                        height, width = drawn.shape[0] // 2 * 2, drawn.shape[1] // 2 * 2  # what codecs want
+                        if writer is None:
+                            writer = _video_writer(partial, rate, (width, height))
+                        writer.write(cv2.cvtColor(drawn[:height, :width], cv2.COLOR_RGB2BGR))
             if writer is not None:
                 writer.release()
                 os.replace(partial, path)
                 self.written += 1
+        finally:
+            if writer is not None:
+                writer.release()
+            partial.unlink(missing_ok=True)
         return number
 
     def _write(self, name: str, image: np.ndarray, labels: np.ndarray) -> None:

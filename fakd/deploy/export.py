@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from fakd.checkpoint import atomic_write
 
@@ -56,18 +57,16 @@ def export(
     path: str | Path,
     file_format: str = "onnx",
     opset: int = OPSET,
-    batch: int = 1,
 ) -> Comparison:
     """Writes a network with its card, if what was written computes what the network does.
 
     Args:
         network: on the CPU.
         reference: the same in float32, which the file is compared with.
-        card: its ``size`` fixes the size and the batch of the input, None leaves both free.
+        card: its ``size`` fixes the input to one image of that size; None leaves size and number free.
         path: of the file.
         file_format: one of :data:`FORMATS`.
         opset: of ONNX.
-        batch: number of images of a fixed input.
 
     Raises:
         ValueError: the format is unknown, the network cannot be expressed in it (the message names the
@@ -75,11 +74,11 @@ def export(
     """
     if file_format not in FORMATS:
         raise ValueError(f"The format '{file_format}' is none of {', '.join(FORMATS)}.")
-    tried_at = shapes(card.size, batch)
+    tried_at = shapes(card.size)
     if file_format == "torchscript":
         content, run = _torchscript(network, card, tried_at[0])
     else:
-        program = program_of(network, card.size, batch)
+        program = program_of(network, card.size)
         content, run = (
             _torch_export(program, card) if file_format == "torch-export" else _onnx(program, card, opset)
         )
@@ -95,9 +94,9 @@ def export(
     return found
 
 
-def shapes(size: tuple[int, int] | None, batch: int = 1) -> tuple[tuple[int, int, int], ...]:
+def shapes(size: tuple[int, int] | None) -> tuple[tuple[int, int, int], ...]:
     """(N, H, W) of the images that an export is tried on."""
-    return _TRIED_AT if size is None else ((batch, *size),)
+    return _TRIED_AT if size is None else ((1, *size),)
 
 
 def compare(network: DeployedNetwork, exported: Run, shapes: Iterable[tuple[int, int, int]]) -> Comparison:
@@ -113,7 +112,7 @@ def compare(network: DeployedNetwork, exported: Run, shapes: Iterable[tuple[int,
         ours = network(image)
         try:
             theirs = exported(image)
-        except RuntimeError as error:
+        except Exception as error:  # onnxruntime's errors share no base but this
             raise ValueError(
                 f"The exported graph fails at {height}x{width}: {str(error).strip().splitlines()[-1]} "
                 "Export it for a fixed --size."
@@ -140,12 +139,12 @@ def _torchscript(network: DeployedNetwork, card: Card, shape: tuple[int, int, in
 
 
 def program_of(
-    network: DeployedNetwork, size: tuple[int, int] | None, batch: int
+    network: nn.Module, size: tuple[int, int] | None, batch: int = 1
 ) -> torch.export.ExportedProgram:
     """The network as PyTorch's own graph, for ``batch`` images of (H, W), or any number of any size.
 
     Raises:
-        ValueError: it cannot be made for any size.
+        ValueError: PyTorch cannot follow the network, or not for any size.
     """
     shape, free = (batch, *(size or ())), None
     if size is None:
@@ -155,11 +154,14 @@ def program_of(
     try:
         example = torch.rand(shape[0], 3, *shape[1:])
         program = torch.export.export(exportable(network), (example,), dynamic_shapes=free, strict=False)
-    except torch._dynamo.exc.UserError as error:
-        head = type(network.network.decode_head).__name__
+    except Exception as error:  # what PyTorch cannot follow, it says in too many ways to name
         first = str(error).strip().splitlines()[0]
+        if size is None:
+            raise ValueError(
+                f"This network cannot be exported for any size ({first}). Fix it with --size H W."
+            ) from error
         raise ValueError(
-            f"This network ({head}) cannot be exported for any size ({first}). Fix it with --size H W."
+            f"torch.export cannot follow this network ({first}); --format torchscript does not need to."
         ) from error
     for node in program.graph.nodes:  # a file would tell the paths of this machine
         node.meta.pop("stack_trace", None)

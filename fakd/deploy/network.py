@@ -148,7 +148,7 @@ class ProductPool(nn.Module):
         return inside.to(x.dtype) / (end - first).to(x.dtype)
 
 
-def exportable(network: DeployedNetwork) -> DeployedNetwork:
+def exportable(network: nn.Module) -> nn.Module:
     """A copy that computes the same, of operators that exported graphs have."""
     network = copy.deepcopy(network)
     for module in list(network.modules()):
