@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -75,7 +76,7 @@ def protocol(study: Study) -> pd.DataFrame:
         {
             "run": run["run"],
             "seed": str(run["seed"]),
-            "config": _shown(run.get("config_file")),
+            "config": _shown(_relative(run.get("config_file"))),
             "trained on": _shown(run.get("train_dataset")),
             "iterations": _shown(run.get("iterations")),
             "batch": _shown(run.get("batch_size")),
@@ -141,3 +142,10 @@ def _shown(value: Any) -> str:
     return (
         f"{value:.0f}" if isinstance(value, float) else str(value)
     )  # pandas makes floats of integers with gaps
+
+
+def _relative(path: object) -> object:
+    """A file's path from here, if it lies below: workers of a sweep write whole paths."""
+    if isinstance(path, str) and Path(path).is_relative_to(Path.cwd()):
+        return str(Path(path).relative_to(Path.cwd()))
+    return path
