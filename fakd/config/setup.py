@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -49,8 +49,8 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: str | N
     method = _read(str(recipe_path(word))) if word else CfgNode()
 
     cfg = get_cfg()
-    for plugins in (method.get("PLUGINS", ()), given.get("PLUGINS", ()), pairs.get("PLUGINS", ())):
-        _import(plugins)
+    plugins = [plugin for source in (method, given, pairs) for plugin in _plugins(source)]
+    _import(plugins)
     add_fakd_config(cfg)  # with a node for every loss, those of the plugins among them
     protocol = pairs.get("PROTOCOL", given.get("PROTOCOL", ""))
     train_sets = CfgNode._decode_cfg_value(
@@ -72,6 +72,7 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: str | N
         default = reduce(getattr, path, cfg)[name]
         cfg.merge_from_list([key, _fitted(CfgNode._decode_cfg_value(value), default)])
     cfg.KD.RECIPE = word
+    cfg.PLUGINS = tuple(dict.fromkeys(plugins))  # of all sources: what each of them names must be found again
     custom = cfg.DATASETS.CUSTOM or ()
     # Absolute, because a process elsewhere that is given this config registers them again.
     paths = tuple(str(Path(path).resolve()) for path in ((custom,) if isinstance(custom, str) else custom))
@@ -104,10 +105,14 @@ def _read(path: str) -> CfgNode:
         raise ValueError(f"{path}, or a _BASE_ of it, does not hold keys and their values.") from error
 
 
-def _import(plugins: Sequence[str] | str) -> None:
+def _plugins(source: Mapping[str, Any]) -> Sequence[str]:
+    plugins = CfgNode._decode_cfg_value(source.get("PLUGINS", ()))
+    return (plugins,) if isinstance(plugins, str) else plugins
+
+
+def _import(plugins: Sequence[str]) -> None:
     """Import modules by name or, where it ends in .py, by path."""
-    plugins = CfgNode._decode_cfg_value(plugins)
-    for plugin in (plugins,) if isinstance(plugins, str) else plugins:
+    for plugin in plugins:
         if not plugin.endswith(".py"):
             import_module(plugin)
             continue

@@ -165,6 +165,17 @@ def test_a_plugin_s_loss_has_its_node(place, by, plugin, write):
     assert name in load_config().KD
 
 
+def test_plugins_of_recipe_file_and_command_line_are_all_kept(plugin, write, tmp_path):
+    """A run's own config.yaml must find again what each of them registered."""
+    paths = {place: plugin(f"Kept{place}") for place in ("Recipe", "File", "Line")}
+    recipe = write("method.yaml", f"PLUGINS: ['{paths['Recipe']}']\nKD: {{LOSSES: [KeptRecipe]}}")
+    config = write("run.yaml", f"PLUGINS: ['{paths['File']}']")
+    cfg = load_config(config, ["PLUGINS", paths["Line"]], recipe=recipe)
+    assert cfg.PLUGINS == tuple(paths.values())
+    cfg.KD.RECIPE = ""
+    assert load_config(write("config.yaml", cfg.dump())).PLUGINS == tuple(paths.values())
+
+
 def test_the_result_is_not_frozen_and_stands_alone():
     first, second = load_config(), load_config()
     first.KD.CWD.TAU = 99.0
