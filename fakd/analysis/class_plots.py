@@ -9,10 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.typing import ColorType
 
 from .comparison import signed
-from .plots import clean, colours, plain_log, png
+from .plots import clean, colours, plain_log, png, styles
 from .results import Study
 
 _NAMED = 20  # classes whose names fit below an axis
@@ -166,7 +165,8 @@ def confusions(study: Study, table: pd.DataFrame) -> bytes:
     methods = [m for m in study.methods if m in table]
     for i, method in enumerate(methods):
         rows = np.arange(len(table)) + 0.5 * ((i + 0.5) / len(methods) - 0.5)
-        axes.plot(table[method], rows, "o", color=colours(study)[method], label=method, markersize=6)
+        style = styles(study)[method] | {"linestyle": ""}
+        axes.plot(table[method], rows, **style, label=method, markersize=6)
     axes.axvline(0, color="black", linewidth=0.8)
     names = table["label"].map(_short) + " taken for " + table["taken for"].map(_short)
     axes.set_yticks(range(len(table)), names, fontsize=8)
@@ -188,7 +188,7 @@ def _panels(table: pd.DataFrame, bottom: float):
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
 
-    def panels(study: Study) -> Iterator[tuple[Axes, str, ColorType]]:
+    def panels(study: Study) -> Iterator[tuple[Axes, str, tuple]]:
         for axes, name in zip(grid, table.columns, strict=False):
             axes.axhline(0, color="black", linewidth=0.8)
             clean(axes, "y")

@@ -60,10 +60,28 @@ def write_comparison(
         ValueError: the runs were tested on different data or classes.
     """
     runs, output = read_groups(paths, baseline), Path(output)
+    runs.study.problems.extend(_unrecorded(runs))
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     seen = list(_seen(runs, output / "pictures", num_images)) if num_images else []
     title = f"Runs compared on {runs.study.datasets[0]}"
     return save_page(output, "compare", title, list(_blocks(runs, seen, command)))
+
+
+def _unrecorded(runs: RunGroups) -> Iterator[str]:
+    """A sentence for each kind of record that runs of older versions did not leave."""
+    every = [run for group in runs.groups.values() for run in group]
+    fakd = [run for run in every if any(name.startswith("FAKD") for name in run.config["KD.LOSSES"])]
+    for kind, sections, missing in (
+        ("confusion.json", "“Confusions that changed most”", [r for r in every if r.confusion is None]),
+        (
+            "covariance in metrics.json",
+            "“Covariance” and “Activation”",
+            [r for r in fakd if not r.covariances],
+        ),
+    ):
+        if missing:
+            folders = ", ".join(str(run.folder) for run in missing)
+            yield f"No {kind}, which {sections} need, in {folders}: trained by an older version. Train again."
 
 
 def _blocks(runs: RunGroups, seen: Sequence[Block], command: str) -> Iterator[Block]:
@@ -107,13 +125,6 @@ def _per_class(runs: RunGroups) -> Iterator[Block]:
     counts = {
         name: [c for r in group if (c := r.confusion) is not None] for name, group in runs.groups.items()
     }
-    study.problems.extend(
-        f"{run.folder}: it has no confusion.json, which newer versions write, and no part in “Confusions”. "
-        "Train it again to have it."
-        for group in runs.groups.values()
-        for run in group
-        if run.confusion is None
-    )
     kept = [c for group in counts.values() for c in group]
     shares = pd.Series(100 * kept[0].sum(axis=1) / kept[0].sum(), table.index) if kept else None
     yield Heading("Per class")
@@ -340,10 +351,8 @@ def _draw_activations(
 
 def _added(run: FinishedRun, scenes: Scenes) -> list[float]:
     """What covariance adds to the squared length of a feature, by label (void nothing); empty without any."""
-    last = run.log.ffill().iloc[-1] if len(run.log) else pd.Series(dtype=float)
-    losses = sorted({name.split("/")[0] for name in last.index if "/trace/" in name})
-    if not losses:
+    if not run.covariances:
         return []
-    strength = last[f"{losses[0]}/lambda"]
-    traces = [strength * last.get(f"{losses[0]}/trace/{name}", 0.0) for name in scenes.classes]
+    loss, last = run.covariances[0], run.log.ffill().iloc[-1]
+    traces = [last[f"{loss}/lambda"] * last.get(f"{loss}/trace/{name}", 0.0) for name in scenes.classes]
     return traces + [0.0] * (len(scenes.palette) - len(traces))

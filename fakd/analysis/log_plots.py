@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib import color_sequences
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.typing import ColorType
 
-from .plots import clean, colours, plain_log, png
+from .plots import clean, plain_log, png, styles
 from .results import Study
 
 _FIRST = ("total_loss", "loss_seg", "loss_aux")
@@ -41,14 +41,14 @@ def logged(study: Study, logs: Logs) -> bytes | None:
         for run, tables in logs.items():
             seeds = [table[name].dropna() for table in tables if name in table]
             if seeds:
-                _lines(axes, pd.concat(seeds, axis=1), colours(study)[run])
+                _lines(axes, pd.concat(seeds, axis=1).sort_index(), _style(study, run))
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.locator_params(axis="x", nbins=5)
         clean(axes, "both")
     for axes in grid[len(names) :]:
         axes.remove()
-    handles = [Line2D([], [], color=colours(study)[run], label=run) for run in logs]
+    handles = [Line2D([], [], **_style(study, run), label=run) for run in logs]
     figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=9)
     figure.supxlabel("iteration", fontsize=9)
     return png(figure)
@@ -95,7 +95,11 @@ def _is_of_a_loss(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith("sem_seg/")
 
 
-def _lines(axes: Axes, seeds: pd.DataFrame, colour: ColorType) -> None:
+def _style(study: Study, run: str) -> dict[str, Any]:
+    return styles(study)[run] | {"marker": ""}
+
+
+def _lines(axes: Axes, seeds: pd.DataFrame, style: dict[str, Any]) -> None:
     if seeds.shape[1] > 1:
-        axes.plot(seeds.sort_index(), color=colour, alpha=0.3, linewidth=0.7)
-    axes.plot(seeds.sort_index().mean(axis=1), color=colour, linewidth=1.6)
+        axes.plot(seeds, color=style["color"], alpha=0.3, linewidth=0.7)
+    axes.plot(seeds.mean(axis=1), **style, linewidth=1.6)

@@ -2,29 +2,43 @@
 
 import io
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import color_sequences
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-from matplotlib.typing import ColorType
 
 from .results import TEACHER, Study
 
 # Told apart by colour-blind readers too; the two greys are left to the baseline.
-_METHOD_COLOURS = [color_sequences["petroff10"][i] for i in (0, 2, 1, 4, 9, 5, 7, 6)]
+_METHOD_COLOURS = [to_rgb(color_sequences["petroff10"][i]) for i in (0, 2, 1, 4, 9, 5, 7, 6)]
 
 _MIN_SPAN = 5.0  # points of mIoU
 
 
-def colours(study: Study) -> dict[str, ColorType]:
+def colours(study: Study) -> dict[str, tuple]:
     """One colour per run, the same in every picture: black teacher, grey baseline."""
-    fixed: dict[str, ColorType] = {TEACHER: (0.1, 0.1, 0.1), study.baseline: (0.55, 0.55, 0.55)}
-    methods: dict[str, ColorType] = {
+    fixed: dict[str, tuple] = {TEACHER: (0.1, 0.1, 0.1), study.baseline: (0.55, 0.55, 0.55)}
+    methods: dict[str, tuple] = {
         m: _METHOD_COLOURS[i % len(_METHOD_COLOURS)] for i, m in enumerate(study.methods)
     }
     return {name: (fixed | methods)[name] for name in study.names}
+
+
+def styles(study: Study) -> dict[str, dict[str, Any]]:
+    """How each run's line or dots are drawn: its colour, and other strokes once all colours are taken."""
+    turns = {name: i // len(_METHOD_COLOURS) for i, name in enumerate(study.methods)}
+    return {
+        name: {
+            "color": colour,
+            "linestyle": ("-", "--", ":")[turns.get(name, 0) % 3],
+            "marker": "osD"[turns.get(name, 0) % 3],
+        }
+        for name, colour in colours(study).items()
+    }
 
 
 def png(figure: Figure) -> bytes:
@@ -98,15 +112,15 @@ def curves(study: Study) -> bytes | None:
         return None
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     axes = figure.subplots()
-    for name, colour in colours(study).items():
+    for name, style in styles(study).items():
         table = study.curves[study.curves["run"] == name].pivot(
             index="iteration", columns="seed", values="mIoU"
         )
         if table.shape[1] > 1:
-            axes.plot(table, color=colour, alpha=0.3, linewidth=0.8)
+            axes.plot(table, color=style["color"], alpha=0.3, linewidth=0.8)
         if not table.empty:
             mean = table.dropna().mean(axis=1)  # a mean of fewer seeds would jump
-            axes.plot(mean, color=colour, label=name, linewidth=2, marker="o", markersize=3)
+            axes.plot(mean, **style, label=name, linewidth=2, markersize=3)
     axes.set_xlabel("iteration")
     axes.set_ylabel(f"mIoU on {study.datasets[0]}, %")
     axes.legend(frameon=False)

@@ -62,6 +62,11 @@ class FinishedRun:
         lines = pd.DataFrame(read_lines(self.folder / "metrics.json"))
         return lines.groupby("iteration").last() if len(lines) else lines
 
+    @property
+    def covariances(self) -> list[str]:
+        """The losses whose covariances the log follows."""
+        return sorted({name.split("/")[0] for name in self.log if "/trace/" in name})
+
     @cached_property
     def confusion(self) -> np.ndarray | None:
         """(K, K) counts on the first test set, row = label, column = prediction; None if none were kept."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fakd.analysis.plots import colours, png
+from fakd.analysis.plots import png, styles
 from fakd.analysis.results import STUDENT, Study
 
 from .cells import are_packed
-
-_LINES = ("-", "--", ":", "-.")
 
 
 def by_value(study: Study) -> bytes | None:
@@ -65,13 +62,10 @@ def over_time(study: Study) -> bytes | None:
     axis, label = ("iteration", "iterations") if are_packed(study) else ("seconds", "seconds of training")
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    drawn: Counter[str] = Counter()
-    for name, colour in colours(study).items():
+    for name, style in styles(study).items():
         points = study.curves[study.curves["run"] == name]
         mean = points.groupby("iteration", as_index=False)[["seconds", "mIoU"]].mean()
-        style = _LINES[drawn[colour] % len(_LINES)]  # colours come again where runs are many
-        drawn[colour] += 1
-        axes.plot(mean[axis], mean["mIoU"], style, color=colour, label=name, marker="o", markersize=3)
+        axes.plot(mean[axis], mean["mIoU"], **style, label=name, markersize=3)
     axes.set_xlabel(label)
     axes.set_ylabel(f"mIoU on {study.datasets[0]}, %")
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
