@@ -125,4 +125,5 @@ def latex(table: pd.DataFrame) -> str:
     texts = shown(table)
     lines = [" & ".join(map(text, row)) + r" \\" for row in [texts.columns, *texts.to_numpy()]]
     body = "\n".join([r"\hline", lines[0], r"\hline", *lines[1:], r"\hline"])
-    return f"\\begin{{tabular}}{{ll{'r' * (texts.shape[1] - 2)}}}\n{body}\n\\end{{tabular}}\n"
+    align = "".join("l" if name in ("pair", "run") else "r" for name in texts)
+    return f"\\begin{{tabular}}{{{align}}}\n{body}\n\\end{{tabular}}\n"
