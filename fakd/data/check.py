@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
 from fakd.checkpoint import atomic_write
@@ -17,8 +17,9 @@ from fakd.checkpoint import atomic_write
 from .images import decode, open_image, size_error
 from .labels import read_label
 
-_SHOWN = 16  # images on the contact sheet
-_TILE = (320, 240)
+SHOWN = 18  # images on the contact sheet
+_COLUMNS, _TILE, _GAP, _LINE = 6, (192, 145), 4, 24
+_MOST_NAMES = 60  # of classes in the legend
 _MOST_ERRORS = 20
 
 
@@ -39,13 +40,16 @@ class Findings:
     absent: list[str]
 
 
-def check_dataset(name: str, sheet: str | Path | None = None, workers: int = 0) -> Findings:
+def check_dataset(
+    name: str, sheet: str | Path | None = None, workers: int = 0, images: int = SHOWN
+) -> Findings:
     """Reads every image and label of a registered dataset.
 
     Args:
         name: registered, custom or not.
-        sheet: png of images under their labels to write.
+        sheet: png of images above their labels to write.
         workers: processes; 0 takes as many as there are processors.
+        images: their number on the sheet.
 
     Raises:
         KeyError: no dataset has this name.
@@ -67,7 +71,7 @@ def check_dataset(name: str, sheet: str | Path | None = None, workers: int = 0) 
         raise ValueError(f"'{name}': {len(errors)} of {len(records)} images cannot be used:\n{shown}")
     pixels = sum(found, np.zeros(num_classes + 1, np.int64))
     if sheet is not None:
-        _draw_sheet(records, metadata, sheet)
+        _draw_sheet(records, metadata, sheet, images)
     sizes = sorted((record["height"], record["width"]) for record in records)
     return Findings(
         images=len(records),
@@ -97,22 +101,36 @@ def _count(
     return np.roll(counts, -1)
 
 
-def _draw_sheet(records: list[dict], metadata, path: str | Path) -> None:
-    """Images spread over the dataset, each half covered by the colours of its label; void stays as it is."""
-    colours = np.array(metadata.stuff_colors, np.uint8)
-    columns = 4
-    chosen = np.linspace(0, len(records) - 1, min(_SHOWN, len(records))).round().astype(int)
-    sheet = Image.new("RGB", (columns * _TILE[0], -(-len(chosen) // columns) * _TILE[1]))
+def _draw_sheet(records: list[dict], metadata, path: str | Path, number: int) -> None:
+    """Images spread over the dataset, each above its label in the colours of the classes; void is black."""
+    chosen = np.linspace(0, len(records) - 1, min(number, len(records))).round().astype(int)
+    legend = [
+        *zip(metadata.stuff_classes, map(tuple, metadata.stuff_colors), strict=True),
+        ("void", (0, 0, 0)),
+    ]
+    colours = np.array([colour for _, colour in legend], np.uint8)
+    rows = -(-len(chosen) // _COLUMNS)
+    names = len(legend) if len(legend) <= _MOST_NAMES else 0
+    height = 2 * rows * _TILE[1] + -(-names // _COLUMNS) * _LINE
+    sheet = Image.new("RGB", (_COLUMNS * _TILE[0], height), "white")
     for place, index in enumerate(chosen):
         record = records[index]
         with open_image(record["file_name"]) as picture:
-            image = np.array(decode(picture))
+            image = decode(picture)
         label = read_label(record["sem_seg_file_name"], metadata.ignore_label, -1, metadata.get("id_map"))
-        covered = (image[label >= 0] // 2 + colours[label[label >= 0]] // 2).astype(np.uint8)
-        image[label >= 0] = covered
-        tile = Image.fromarray(image)
-        tile.thumbnail(_TILE)
-        sheet.paste(tile, (place % columns * _TILE[0], place // columns * _TILE[1]))
+        row, column = divmod(place, _COLUMNS)
+        for part, tile in enumerate((image, Image.fromarray(colours[label]))):
+            # Enlarged pixel by pixel, so that one sees what is in the files.
+            smooth = part == 0 and tile.width > _TILE[0]
+            how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+            fitted = ImageOps.contain(tile, (_TILE[0] - _GAP, _TILE[1] - _GAP), how)
+            sheet.paste(fitted, (column * _TILE[0] + _GAP // 2, (2 * row + part) * _TILE[1] + _GAP // 2))
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for place, (name, colour) in enumerate(legend[:names]):
+        row, column = divmod(place, _COLUMNS)
+        x, y = column * _TILE[0] + 8, 2 * rows * _TILE[1] + row * _LINE + 6
+        pen.rectangle((x, y, x + 14, y + 12), colour, "grey")
+        pen.text((x + 22, y - 3), name, "black", font)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
-        sheet.save(file, format="png")
+        sheet.save(file, format="png", optimize=True)

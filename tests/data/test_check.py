@@ -30,8 +30,15 @@ def test_a_good_dataset_is_counted_and_drawn(small, tmp_path):
     assert found.images == NUM_IMAGES and found.sizes == ((96, 128), (96, 128))
     assert list(found.pixels.values()) == [(labels == i).sum() for i in [*range(12), 255]]
     assert found.absent == [name for i, (name, _) in enumerate(CLASSES) if not (labels == i).any()]
-    with Image.open(tmp_path / "sheets" / "small.png") as sheet:
-        assert sheet.size == (1280, 480)
+    sheet = np.asarray(Image.open(tmp_path / "sheets" / "small.png"))
+    assert sheet.shape == (4 * 145 + 3 * 24, 6 * 192, 3)  # seven images in two rows, thirteen names in three
+    # The second image and its label below it, in the colours of the classes.
+    image, label = draw_scene(1)
+    palette = np.array([*(colour for _, colour in CLASSES), (0, 0, 0)])
+    shown, coloured = sheet[2:143, 194:382], sheet[147:288, 194:382]
+    assert abs(shown.mean((0, 1)) - image.mean((0, 1))).max() < 2
+    expected = palette[np.where(label == 255, len(CLASSES), label)]
+    assert abs(coloured.mean((0, 1)) - expected.mean((0, 1))).max() < 2
 
 
 def wrong_number(folder):

@@ -6,7 +6,7 @@ import sys
 
 from tabulate import tabulate
 
-from fakd.data.check import check_dataset
+from fakd.data.check import SHOWN, check_dataset
 from fakd.data.datasets.custom import register_custom
 from fakd.engine.cli import call_tool
 
@@ -21,6 +21,9 @@ def main() -> None:
     )
     parser.add_argument("--custom", action="append", metavar="FILE", help="yaml that describes your own data")
     parser.add_argument("--output", default="output/datasets", metavar="DIR", help="for <NAME>.png")
+    parser.add_argument(
+        "--images", type=int, default=SHOWN, metavar="N", help="on the contact sheet (default: %(default)s)"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes (default: all processors)")
     given = parser.parse_args()
     names = register_custom(given.custom)
@@ -29,7 +32,7 @@ def main() -> None:
         parser.error("name a dataset or give --custom FILE")
     for name in names:
         sheet = f"{given.output}/{name}.png"
-        found = check_dataset(name, sheet, given.workers)
+        found = check_dataset(name, sheet, given.workers, given.images)
         total = sum(found.pixels.values())
         rows = [(label, number, 100 * number / total) for label, number in found.pixels.items()]
         print(tabulate(rows, [name, "pixels", "%"], floatfmt=("", "", ".2f")))
