@@ -1,13 +1,19 @@
 """What every test shares."""
 
+import os
+
+import cv2
 import pytest
 import reference
 import torch
 
 from fakd.functional import augmentation, divergence
 
-# Small tensors: a second thread costs more than it brings, and much more on a busy machine.
+# Small tensors: a second thread costs more than it brings, and much more on a busy machine, and the order
+# of additions depends on the number of threads. Processes that tests start inherit the variable.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+cv2.setNumThreads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -18,19 +18,12 @@ TRAIN_NET = str(HERE.parents[1] / "tools" / "train_net.py")
 
 @pytest.fixture(scope="package", autouse=True)
 def plugin(tmp_path_factory):
-    """Makes ``tiny_plugin`` importable, here and in child processes, which all use one thread.
-
-    The order of additions, and so the last bit, depends on the number of threads.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Makes ``tiny_plugin`` importable, here and in child processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAKD_TINY_ROOT", str(tmp_path_factory.mktemp("tiny")))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
-        patch.setenv("OMP_NUM_THREADS", "1")
         patch.syspath_prepend(str(HERE))
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
