@@ -121,7 +121,14 @@ class Distiller(nn.Module):
                 valid=small != self.student.ignore_value,
                 progress=self._progress,
             )
-            return {f"loss_{name}": loss.config.weight * loss(inputs) for name, loss in self.losses.items()}
+            values = {name: loss(inputs) for name, loss in self.losses.items()}
+        for name, value in values.items():
+            if value.ndim:
+                raise ValueError(
+                    f"KD.LOSSES: {name} returned a tensor of shape {tuple(value.shape)}; its forward must "
+                    "return a scalar, such as a mean over the valid pixels."
+                )
+        return {f"loss_{name}": self.losses[name].config.weight * value for name, value in values.items()}
 
     def train(self, mode: bool = True) -> Distiller:
         super().train(mode)

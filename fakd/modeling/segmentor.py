@@ -18,6 +18,17 @@ from ..structures import SegOutput, SegSpec
 from .decode_heads import DecodeHead, FCNHead
 
 
+class _Channels(dict):
+    """Channels of the backbone's maps by name, as heads look them up."""
+
+    def __missing__(self, name):
+        raise KeyError(
+            f"A head asks for the map '{name}', but the backbone gives {', '.join(self)}. Set "
+            "MODEL.AUXILIARY_HEAD.IN_FEATURE to one of these, or choose another MODEL.SEM_SEG_HEAD.NAME or "
+            "MODEL.BACKBONE."
+        )
+
+
 @META_ARCH_REGISTRY.register()
 class Segmentor(nn.Module):
     """A semantic segmentation network under detectron2's contract.
@@ -73,7 +84,7 @@ class Segmentor(nn.Module):
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
         backbone = build_backbone(cfg)
-        channels = {name: shape.channels for name, shape in backbone.output_shape().items()}
+        channels = _Channels((name, shape.channels) for name, shape in backbone.output_shape().items())
         head, aux = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.AUXILIARY_HEAD
         shared = {"num_classes": head.NUM_CLASSES, "align_corners": head.ALIGN_CORNERS}
         head_class = lookup(DECODE_HEAD_REGISTRY, head.NAME, "MODEL.SEM_SEG_HEAD.NAME")

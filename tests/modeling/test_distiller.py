@@ -159,6 +159,13 @@ def test_teacher_maps_come_without_a_graph_and_student_maps_with_one(recorded):
     assert teacher.aux_logits is None  # the auxiliary head is for training
 
 
+def test_a_loss_that_is_no_scalar_is_named():
+    model = distiller(["PD"])
+    model.losses["PD"].forward = lambda inputs: inputs.student.logits
+    with pytest.raises(ValueError, match=r"KD\.LOSSES: PD returned a tensor of shape \(2, 5, 8, 10\)"):
+        model(batch())
+
+
 def test_progress_reaches_the_schedule():
     model = distiller()
     for progress, lambda_ in ((0.0, 0.0), (0.5, 0.5)):

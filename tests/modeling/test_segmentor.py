@@ -156,3 +156,8 @@ def test_it_is_built_from_a_config_through_detectron2():
 def test_an_unknown_head_lists_the_known():
     with pytest.raises(KeyError, match="MODEL.SEM_SEG_HEAD.NAME.*'PPSHead'.*FCNHead.*PSPHead"):
         build_model(load_config(opts=[*SMALL, "MODEL.SEM_SEG_HEAD.NAME", "PPSHead"]))
+
+
+def test_a_head_on_a_map_that_is_not_there_names_those_that_are():
+    with pytest.raises(KeyError, match=r"'res7'.*res2, res3, res4, res5.*MODEL\.AUXILIARY_HEAD\.IN_FEATURE"):
+        build_model(load_config(opts=["MODEL.AUXILIARY_HEAD.IN_FEATURE", "res7", "MODEL.DEVICE", "cpu"]))
