@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
+from detectron2.data.detection_utils import read_image
 
 from fakd.config import load_config
 from fakd.engine import run
@@ -74,3 +76,13 @@ def weights(path):
 def assert_same_weights(a, b):
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def scenes(count, side):
+    """The first corners of toyscenes' training images, as a loader gives them."""
+    items = []
+    for scene in DatasetCatalog.get("toyscenes_train")[:count]:
+        image = torch.from_numpy(read_image(scene["file_name"], "RGB").copy()).permute(2, 0, 1)
+        labels = torch.from_numpy(read_image(scene["sem_seg_file_name"]).copy()).squeeze(-1)
+        items.append({"image": image[:, :side, :side], "sem_seg": labels[:side, :side]})
+    return items

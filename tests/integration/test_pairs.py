@@ -4,18 +4,17 @@ Every pair of networks is tested once, with the fewest classes it is trained for
 tests/integration/test_pairs.py`` tests every pair of every table, with its own classes, in some minutes.
 """
 
-import functools
 import os
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
-from detectron2.data import detection_utils as images
 from torch import nn
 
 from fakd.config import NO_RECIPE, RECIPES, load_config, read_cells
 from fakd.modeling import Distiller
 from fakd.modeling.build import build_distill_losses, build_segmentor
+
+from .conftest import scenes
 
 METHODS = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != NO_RECIPE)
 # The maps of 65 pixels are too small for a critic that halves them four times.
@@ -49,16 +48,6 @@ def test_there_are_all_pairs():
     assert len(METHODS) == 23
 
 
-@functools.cache
-def batch():
-    items = []
-    for scene in DatasetCatalog.get("toyscenes_train")[:2]:
-        image = torch.from_numpy(images.read_image(scene["file_name"], "RGB").copy()).permute(2, 0, 1)
-        labels = torch.from_numpy(images.read_image(scene["sem_seg_file_name"]).copy()).squeeze(-1)
-        items.append({"image": image[:, :SIDE, :SIDE], "sem_seg": labels[:SIDE, :SIDE]})
-    return items
-
-
 @pytest.mark.parametrize("pair", STUDENTS)
 def test_a_pair_takes_a_step_with_every_recipe(pair):
     cfg = load_config(STUDENTS[pair], OPTIONS, NO_RECIPE)
@@ -70,9 +59,10 @@ def test_a_pair_takes_a_step_with_every_recipe(pair):
     student = distiller.student
 
     # Both networks run once; every recipe sees the same maps, as if it were alone.
-    raw = student.stack(batch()).tensor
-    labels = student.stack_labels(batch())
-    taught = distiller.teach(raw, batch())
+    batch = scenes(2, SIDE)
+    raw = student.stack(batch).tensor
+    labels = student.stack_labels(batch)
+    taught = distiller.teach(raw, batch)
     output = student.encode(student.normalize(raw))
     assert output.logits.shape[-2:] == taught.logits.shape[-2:]
     maps = [output.logits, output.feature, *output.stages.values()]
