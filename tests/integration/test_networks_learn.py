@@ -1,4 +1,4 @@
-"""A convolutional network, one with attention and a transformer learn a few scenes, narrowed, from nothing."""
+"""A convolutional network, one with attention and a transformer, narrowed, learn a few scenes."""
 
 import pytest
 import torch
