@@ -47,7 +47,8 @@ class Predictor:
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: the weights are not of the config, or the exported file is none of this project's.
+        ValueError: the weights are not of the config, the exported file is none of this project's, or
+            ``batch_size`` is not positive.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Predictor:
         batch_size: int = 1,
         opts: Sequence[str] = (),
     ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"The batch size must be positive, got {batch_size}.")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         source = Path(source)
         self._network: nn.Module

@@ -44,6 +44,8 @@ def parse() -> argparse.Namespace:
         parser.error("give pictures, folders or videos, or --webcam N")
     if sum(map(bool, (args.run, args.config_file, args.exported))) != 1:
         parser.error("name the student by one of --run, --config-file (with --weights) and --exported")
+    if not 0 <= args.opacity <= 1:
+        parser.error(f"--opacity must lie in 0 to 1, got {args.opacity}")
     return args
 
 

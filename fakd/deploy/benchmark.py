@@ -212,8 +212,10 @@ def benchmark(
         threads: of the CPU, 0 for the default.
 
     Raises:
-        FileNotFoundError, KeyError, ValueError: a config cannot be read.
+        FileNotFoundError, KeyError, ValueError: a config cannot be read, or a number is not positive.
     """
+    if min(*batches, repeats) < 1:
+        raise ValueError(f"Batch sizes {list(batches)} and repeats {repeats} must be positive.")
     configs = [load_config(file, opts, recipe=NO_RECIPE) for file in config_files]
     size = size or tuple(configs[0].INPUT.CROP.SIZE)
     names = _names(config_files)

@@ -211,5 +211,7 @@ def test_what_could_not_be_measured_says_why():
     job = Job(CONFIG, (), "compiled", 1, (48, 64), 3)
     assert _cells(job, Cost(reason="no compiler")) == {"compiled, batch 1: median (ms)": "no: no compiler"}
     assert _cells(job, Cost(1.0, 2.0, None, "unknown"))["compiled, batch 1: peak memory (MB)"] == "unknown"
+    with pytest.raises(ValueError, match="repeats 0 must be positive"):
+        benchmark([CONFIG], repeats=0)
     with pytest.raises(FileNotFoundError, match="no.yaml does not exist"):
         benchmark(["no.yaml"])
