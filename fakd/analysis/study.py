@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from fakd.checkpoint import atomic_write
 from fakd.config import NO_RECIPE, load_config
-from fakd.engine import load_trained, run
+from fakd.engine import evaluate_given, load_trained, run
 from fakd.engine.cli import message_of
 from fakd.engine.folder import RunFolder
+from fakd.modeling.detectron2_teacher import is_detectron2_config
 
 from .networks import load_scenes, predictions
 from .panels import draw_panels
@@ -56,6 +57,11 @@ class _Run:
     name: str
     cfg: CfgNode
     config_file: str
+    given: bool = False  # trained elsewhere: evaluated only
+
+    @property
+    def weights(self) -> str:
+        return self.cfg.MODEL.WEIGHTS if self.given else str(self.folder / "model_final.pth")
 
     @property
     def folder(self) -> Path:
@@ -125,6 +131,10 @@ def _plan(spec: StudySpec) -> Iterator[_Run]:
         yield _Run(TEACHER, _config(teacher, opts, NO_RECIPE, folder, spec.seeds[0]), teacher)
         # The config it was trained with, options included.
         teacher, weights = str(folder / "config.yaml"), str(folder / "model_final.pth")
+    elif not is_detectron2_config(teacher):
+        folder = spec.output / TEACHER / f"seed{spec.seeds[0]}"
+        opts = [*spec.opts, *spec.teacher_opts, "MODEL.WEIGHTS", weights]
+        yield _Run(TEACHER, _config(teacher, opts, NO_RECIPE, folder, spec.seeds[0]), teacher, given=True)
     for method in spec.methods:
         name = Path(method).stem
         for seed in spec.seeds:
@@ -148,7 +158,11 @@ def _attempt(each: _Run, runs: list[_Run], bar: tqdm) -> bool:
     try:
         if each.needs_teacher and runs[0].name == TEACHER and not runs[0].finished:
             raise ValueError("the teacher's own run failed")
-        run(each.cfg, each.started, method=each.name, config_file=each.config_file, bar=bar, quiet=True)
+        if each.given:
+            if not each.finished:
+                evaluate_given(each.cfg, each.name, each.config_file)
+        else:
+            run(each.cfg, each.started, method=each.name, config_file=each.config_file, bar=bar, quiet=True)
         note.unlink(missing_ok=True)
         done = True
     except Exception as error:  # whatever it is, the other runs are worth having
@@ -172,10 +186,7 @@ def _draw(spec: StudySpec, runs: list[_Run]) -> None:
         spec.output / "panels.png",
         scenes.images,
         scenes.truths,
-        {
-            r.name: predictions(r.cfg, load_trained(r.cfg, str(r.folder / "model_final.pth")), scenes.records)
-            for r in runs
-        },
+        {r.name: predictions(r.cfg, load_trained(r.cfg, r.weights), scenes.records) for r in runs},
         classes=scenes.classes,
         palette=scenes.palette,
         ignore_value=scenes.void,

@@ -9,7 +9,8 @@ import yaml
 from detectron2.config import CfgNode
 
 from fakd.checkpoint import atomic_write
-from fakd.config import load_config
+from fakd.config import NO_RECIPE, load_config
+from fakd.modeling.detectron2_teacher import is_detectron2_config
 from fakd.registry import DISTILL_LOSS_REGISTRY
 
 # What may differ between a run and its resume, because no weight and no metric depends on it.
@@ -75,8 +76,18 @@ class RunFolder:
             )
 
     def write_config(self, cfg: CfgNode) -> None:
-        with atomic_write(self.config_file, "w") as file:
-            file.write(cfg.dump())
+        """Writes ``config.yaml`` and, of a distillation, ``teacher.yaml``, both with all defaults.
+
+        Raises:
+            FileNotFoundError: there is no config of the teacher.
+        """
+        texts = {self.config_file: cfg.dump()}
+        teacher = cfg.KD.TEACHER.CONFIG_FILE
+        if cfg.MODEL.META_ARCHITECTURE == "Distiller" and teacher and not is_detectron2_config(teacher):
+            texts[self.path / "teacher.yaml"] = load_config(teacher, recipe=NO_RECIPE).dump()
+        for path, text in texts.items():
+            with atomic_write(path, "w") as file:
+                file.write(text)
 
     def config(self) -> dict[str, Any]:
         """The values of the run's config that its weights and metrics depend on, by dotted key.

@@ -23,7 +23,7 @@ from .check import check_config, check_place
 from .folder import RunFolder
 from .hooks import unwrapped
 from .logs import run_logging
-from .result import Metrics, class_table, describe, flat_metrics, metrics_by_set, unnested
+from .result import Metrics, class_table, describe, describe_network, flat_metrics, metrics_by_set, unnested
 from .teacher_check import check_teacher, record_miou
 from .trainer import Trainer
 
@@ -144,6 +144,27 @@ def _record(
             record_miou(folder.path / "model_best.pth", trainer.best.best_metric, name)
         folder.write_confusion({name: counts.tolist() for name, counts in trainer.last_confusion.items()})
     folder.write_result(result)
+
+
+def evaluate_given(cfg: CfgNode, method: str, config_file: str) -> None:
+    """Evaluates MODEL.WEIGHTS, trained elsewhere, and writes ``result.json`` into OUTPUT_DIR.
+
+    Args:
+        cfg: of the network.
+        method: column of a report.
+        config_file: noted in the result.
+
+    Raises:
+        ValueError, OSError, KeyError: see :func:`run`.
+    """
+    check_place(cfg)
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    with run_logging(cfg.OUTPUT_DIR, quiet=True, bar=None):
+        folder.write_config(cfg)
+        network = load_trained(cfg)
+        by_set = metrics_by_set(cfg, Trainer.test(cfg, network))
+        logger.info("\n" + class_table(by_set))
+        folder.write_result(describe_network(cfg, network, by_set, method, config_file))
 
 
 def load_trained(cfg: CfgNode, weights: str = "") -> nn.Module:

@@ -7,6 +7,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from tabulate import tabulate
+from torch import nn
 
 from . import facts
 from .hooks import unwrapped
@@ -32,35 +33,44 @@ def describe(
 ) -> dict[str, Any]:
     """The content of ``result.json``, plain values only."""
     network = unwrapped(trainer.model)
-    height, width = cfg.INPUT.CROP.SIZE
-    params, gflops = facts.cost(getattr(network, "student", network), (height, width))
-    nested = {name: _nest(metrics) for name, metrics in by_set.items()}
     best = trainer.best
+    return describe_network(cfg, getattr(network, "student", network), by_set, method, config_file) | {
+        "train_dataset": ", ".join(cfg.DATASETS.TRAIN),
+        "iterations": trainer.max_iter,
+        "batch_size": cfg.SOLVER.IMS_PER_BATCH,
+        "crop": list(cfg.INPUT.CROP.SIZE),
+        "best": {"mIoU": best.best_metric, "iteration": best.best_iter} if best else None,
+        "seconds_per_iteration": trainer.clock.seconds_per_iteration(),
+        "wall_clock": trainer.clock.wall_clock(),
+        "packed": packed,
+        "peak_memory_mb": facts.peak_memory_mb(cfg.MODEL.DEVICE),
+        "weights": "model_final.pth",
+    }
+
+
+def describe_network(
+    cfg: CfgNode, network: nn.Module, by_set: Mapping[str, Metrics], method: str, config_file: str
+) -> dict[str, Any]:
+    """What ``result.json`` says of a network, however it was trained."""
+    size = list(cfg.INPUT.CROP.SIZE)
+    params, gflops = facts.cost(network, (size[0], size[1]))
+    nested = {name: _nest(metrics) for name, metrics in by_set.items()}
     return {
         "name": method,
         "method": method,
         "seed": cfg.SEED,
         "dataset": next(iter(cfg.DATASETS.TEST), None),
-        "train_dataset": ", ".join(cfg.DATASETS.TRAIN),
         "config_file": config_file,
         "output_dir": cfg.OUTPUT_DIR,
-        "iterations": trainer.max_iter,
-        "batch_size": cfg.SOLVER.IMS_PER_BATCH,
-        "crop": [height, width],
         "metrics": next(iter(nested.values()), {}),
         "metrics_by_dataset": nested,
-        "best": {"mIoU": best.best_metric, "iteration": best.best_iter} if best else None,
         "params": params,
         "gflops": gflops,
-        "flops_size": [height, width],
-        "seconds_per_iteration": trainer.clock.seconds_per_iteration(),
-        "wall_clock": trainer.clock.wall_clock(),
-        "packed": packed,
-        "peak_memory_mb": facts.peak_memory_mb(cfg.MODEL.DEVICE),
+        "flops_size": size,
         "commit": facts.commit(),
         "machine": facts.machine(cfg.MODEL.DEVICE),
         "versions": facts.versions(),
-        "weights": "model_final.pth",
+        "weights": cfg.MODEL.WEIGHTS,
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from detectron2.data import MetadataCatalog
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -45,6 +46,8 @@ def test_the_result_says_what_was_reached_and_how(tiny, tmp_path):
 
 def test_a_distilled_student_is_a_plain_student(tiny, teacher, tmp_path):
     metrics = tiny(tmp_path, *teacher, recipe="fakd", method="mine")
+    resolved = yaml.safe_load((tmp_path / "teacher.yaml").read_text())
+    assert resolved["MODEL"]["BACKBONE"]["WIDTH"] == 0.125 and resolved["KD"]["LOSSES"] == []
     assert json.loads((tmp_path / "result.json").read_text())["method"] == "mine"
     evaluated = tiny(tmp_path, "MODEL.WEIGHTS", tmp_path / "model_final.pth", eval_only=True)
     assert evaluated == pytest.approx(metrics, nan_ok=True)

@@ -74,7 +74,14 @@ def test_without_a_teacher_its_pupils_fail_and_the_student_does_not(tmp_path):
 def test_given_weights_are_the_teacher(tmp_path, teacher):
     study = spec(tmp_path, ["student", "cwd"], seeds=(0,), teacher_weights=teacher[3])
     assert run_study(study) == 0
-    assert set(results(tmp_path)) == {"student/seed0", "cwd/seed0"}
+    found = results(tmp_path)
+    assert set(found) == {"teacher/seed0", "student/seed0", "cwd/seed0"}
+    recorded = json.loads(Path(teacher[3]).with_suffix(".json").read_text())["mIoU"]
+    assert found["teacher/seed0"]["metrics"]["mIoU"] == recorded > 0
+    assert "| teacher" in (tmp_path / "report.md").read_text()
+    written = (tmp_path / "teacher" / "seed0" / "result.json").stat().st_mtime_ns
+    assert run_study(study) == 0
+    assert (tmp_path / "teacher" / "seed0" / "result.json").stat().st_mtime_ns == written
 
 
 def test_mistakes_are_found_before_anything_runs(tmp_path):
