@@ -117,7 +117,7 @@ def check(wanted: Resources) -> None:
 def room(wanted: Resources, concurrency: int) -> int:
     """How many trials run at a time."""
     shares = (("CPU", wanted.cpus), ("GPU", wanted.gpus))
-    fit = sum(int(min(node.get(kind, 0) / n for kind, n in shares if n)) for node in _nodes())
+    fit = sum(int(min((node.get(kind, 0) / n for kind, n in shares if n), default=1)) for node in _nodes())
     return max(1, min(fit, concurrency or fit))
 
 

@@ -216,7 +216,7 @@ def stopper(name: str) -> schedulers.TrialScheduler:
     return schedulers.MedianStoppingRule("spent", grace_period=1 / 8, min_time_slice=math.inf)  # type: ignore
 
 
-def _breeder(spec: Spec, members: Sequence[Trial]) -> schedulers.PopulationBasedTraining:
+def _breeder(spec: Spec, members: Sequence[Trial]) -> schedulers.TrialScheduler:
     """At every evaluation the last quarter goes on from the first, whose values it takes and varies."""
     random.seed(members[0].seed)  # where the scheduler takes its numbers from
     np.random.seed(members[0].seed)
@@ -234,7 +234,7 @@ def _breeder(spec: Spec, members: Sequence[Trial]) -> schedulers.PopulationBased
         else spec.keys[key]
         for key in members[0].values
     }
-    return schedulers.PopulationBasedTraining(
+    return InStep(
         time_attr="iteration",
         perturbation_interval=members[0].config().TEST.EVAL_PERIOD,
         hyperparam_mutations={"point": {"values": axes}},
@@ -267,6 +267,26 @@ def _train(config: dict[str, Any], packs: list[Pack], output: Path, gpus: int, k
 
     run_trials([trial], output, report, gpus)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+class InStep(schedulers.PopulationBasedTraining):
+    """Ray's, whose members would wait for ever for one that has ended while they wait."""
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
+        super().on_trial_complete(tune_controller, trial, result)
+        self._wait_without(trial, tune_controller)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_error(tune_controller, trial)
+        if trial.status != trial.ERROR:  # that it has in a retry, which will come back
+            self._wait_without(trial, tune_controller)
+
+    def _wait_without(self, gone: Any, tune_controller: Any) -> None:
+        others = [
+            self._trial_state[trial] for trial in tune_controller.get_live_trials() if trial is not gone
+        ]
+        if others and all(state.last_train_time >= self._next_perturbation_sync for state in others):
+            self._next_perturbation_sync += self._perturbation_interval
 
 
 class _Watch(tune.Callback):

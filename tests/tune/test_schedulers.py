@@ -1,6 +1,7 @@
 """Schedulers that stop trials, on the reports that real runs make; and a population under Ray."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from fakd.tune.machine import Options
 from fakd.tune.plan import make_plan
-from fakd.tune.runner import run_sweep, stopper
+from fakd.tune.runner import InStep, run_sweep, stopper
 from fakd.tune.spec import parse_spec
 from fakd.tune.trial import run_trials
 
@@ -24,8 +25,10 @@ RATES = [1e-6, 1e-7, 1e-8, 0.02]
 class Handle:
     """What a scheduler wants to know of one of Ray's trials."""
 
-    def __init__(self, name):
-        self.trial_id = name
+    ERROR = "ERROR"
+
+    def __init__(self, name, status="RUNNING"):
+        self.trial_id, self.status = name, status
 
 
 class Stopped(Exception):
@@ -53,6 +56,18 @@ def test_what_falls_behind_is_stopped_and_nothing_else(tmp_path, name):
             stopped.append(trial.values[RATE])
         scheduler.on_trial_complete(None, handle, reached[handle])
     assert stopped == [0.02]
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "ERROR"])
+def test_a_population_waits_for_a_member_that_is_tried_again_not_for_one_that_failed(status):
+    scheduler = InStep("iteration", "mIoU", "max", 2, hyperparam_mutations={RATE: [1, 2]}, synch=True)
+    waits, fails = Handle("waits", "PAUSED"), Handle("fails", status)
+    scheduler._trial_state = {trial: SimpleNamespace(last_train_time=0) for trial in (waits, fails)}
+    scheduler._trial_state[waits].last_train_time = 2
+    controller = SimpleNamespace(get_trials=lambda: [waits], get_live_trials=lambda: [waits, fails])
+    assert scheduler.choose_trial_to_run(controller) is None
+    scheduler.on_trial_error(controller, fails)
+    assert scheduler.choose_trial_to_run(controller) is (waits if status == "RUNNING" else None)
 
 
 def test_the_last_of_a_population_goes_on_from_the_first(tmp_path):
