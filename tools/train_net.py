@@ -5,13 +5,15 @@ import argparse
 import contextlib
 import sys
 
-from detectron2.engine import default_argument_parser, launch
-from detectron2.utils import comm
-from tqdm import tqdm
-
 from fakd.config import find_cell, load_config
 from fakd.engine import run
 from fakd.engine.cli import call_tool
+
+# isort: split
+# After fakd, which silences what the import of detectron2 warns of.
+from detectron2.engine import default_argument_parser, launch
+from detectron2.utils import comm
+from tqdm import tqdm
 
 EXAMPLES = """
 examples:
