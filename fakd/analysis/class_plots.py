@@ -75,6 +75,8 @@ def long_tail(study: Study, table: pd.DataFrame, shares: pd.Series) -> bytes:
         axes.set_title(method, fontsize=9)
         axes.margins(0.12, 0.15)
         for name in (values.idxmax(), values.idxmin()):
+            if abs(values[name]) < values.abs().max() / 10:
+                continue  # as good as nothing, among others of the kind
             right = np.log(x[name]) > np.log(x).mean()
             axes.annotate(
                 _short(name),

@@ -25,7 +25,8 @@ def test_difference_is_paired_over_common_seeds():
     )
     assert difference.num_seeds == 3
     assert difference.mean == pytest.approx(2) and difference.std == pytest.approx(1)
-    assert difference.margin == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)  # t quantile of 2 degrees of freedom
+    quantile = 4.303  # of Student's t with 2 degrees of freedom
+    assert difference.margin == pytest.approx(quantile / math.sqrt(3), rel=1e-3)
     assert not difference.is_shown
     assert interval_text(difference) == "−0.48 to +4.48"
 
