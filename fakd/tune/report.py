@@ -221,9 +221,7 @@ def _blocks(
             )
         if picture := curves.over_time(study):
             yield Heading(f"mIoU over time{label}")
-            yield Picture(
-                f"time{_slug(pair)}", picture, "mIoU over seconds of training; the mean over seeds."
-            )
+            yield Picture(f"time{_slug(pair)}", picture, "mIoU as training goes on; the mean over seeds.")
     for pair, study in studies.items():
         if pair:
             yield Heading(f"Pair {pair}")
