@@ -8,6 +8,7 @@ import pytest
 from fakd.tune.plan import make_plan
 from fakd.tune.search import axes_of
 from fakd.tune.spec import parse_spec
+from fakd.tune.trial import run_trials
 
 from .conftest import content
 
@@ -75,3 +76,27 @@ def test_without_optuna_the_sweep_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match="pip install 'fakd"):
         search_of(tmp_path / "out")
+
+
+def test_a_sweep_asks_until_it_has_its_points(tmp_path, monkeypatch, capsys):
+    """All but Ray's processes: the trials train here."""
+    pytest.importorskip("optuna")
+    runner = pytest.importorskip("fakd.tune.runner", reason="sweeps need ray")
+    rounds = []
+
+    def here(self, packs, resources, scheduler):
+        rounds.append([trial.run for pack in packs for trial in pack])
+        for pack in packs:
+            run_trials(pack, self._output)
+
+    monkeypatch.setattr(runner._Sweep, "_round", here)
+    for name, answer in (("start", None), ("check", None), ("room", 2), ("whole", None)):
+        monkeypatch.setattr(runner.machine, name, lambda *arguments, answer=answer: answer)
+    rates = {"SOLVER.BASE_LR": {"loguniform": [1e-4, 1e-2]}}
+    given = content(methods=["student"], search="optuna", samples=3, keys=rates, stop={"iterations": 1})
+    assert runner.run_sweep(parse_spec(given), runner.Options(tmp_path)) == 0
+    assert [len(runs) for runs in rounds if runs] == [2, 1]
+    assert len(list(tmp_path.glob("runs/*/seed0/result.json"))) == 3
+    assert "3 of 3 done" in capsys.readouterr().out
+    assert runner.run_sweep(parse_spec(given), runner.Options(tmp_path, resume=True)) == 0
+    assert len([runs for runs in rounds if runs]) == 2
