@@ -11,9 +11,11 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from .comparison import signed
-from .plots import clean, colours, plain_log, png, styles
+from .page import Picture
+from .plots import class_bars, clean, colours, plain_log, png, styles
 from .results import Study
 
+_MANY_CLASSES, _MANY_RUNS = 40, 12  # from here on cells instead of bars
 _NAMED = 20  # classes whose names fit below an axis
 _PER_COLUMN = 50  # classes below each other in a map
 
@@ -96,6 +98,15 @@ def rank_correlations(study: Study, table: pd.DataFrame, shares: pd.Series) -> p
     """Spearman's correlation of gain and share of pixels, by method."""
     gained = gains(study, table)
     return gained.rank().corrwith(shares[gained.index].rank())
+
+
+def per_class(study: Study, table: pd.DataFrame) -> Picture:
+    """IoU of every class and run: bars, or cells where these would be too many."""
+    if not study.methods or (len(table) < _MANY_CLASSES and table.shape[1] < _MANY_RUNS):
+        caption = f"IoU per class, mean over seeds; on the right minus that of {study.reference}."
+        return Picture("iou_per_class", class_bars(study, table), caption)
+    caption = f"IoU minus that of {study.reference}, mean over seeds: orange is worse, purple better."
+    return Picture("iou_per_class", class_map(study, table), caption)
 
 
 def class_map(study: Study, table: pd.DataFrame) -> bytes:

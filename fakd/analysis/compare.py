@@ -28,7 +28,6 @@ from .results import TEACHER
 from .run_groups import FinishedRun, RunGroups, read_groups
 from .tiles import Tile, write_tiles
 
-_MANY_CLASSES = 40  # from here on cells instead of bars
 _PAIRS = 15  # of classes whose confusion is shown
 _MAPS = 3  # images whose activations are shown
 
@@ -128,12 +127,7 @@ def _per_class(runs: RunGroups) -> Iterator[Block]:
     kept = [c for group in counts.values() for c in group]
     shares = pd.Series(100 * kept[0].sum(axis=1) / kept[0].sum(), table.index) if kept else None
     yield Heading("Per class")
-    caption = f"IoU per class, mean over seeds; on the right minus that of {study.reference}."
-    if len(table) < _MANY_CLASSES:
-        yield Picture("iou_per_class", plots.class_bars(study, table), caption)
-    elif study.methods:
-        caption = f"IoU minus that of {study.reference}, mean over seeds: orange is worse, purple better."
-        yield Picture("iou_per_class", class_plots.class_map(study, table), caption)
+    yield class_plots.per_class(study, table)
     yield Table(_class_texts(runs, table, shares))
     yield Text(
         f"IoU in percent on {study.datasets[0]}, mean ± standard deviation over seeds; – where no label has "

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import headline, plots, tables
+from . import class_plots, headline, plots, tables
 from .page import Block, Bullets, Code, Heading, Picture, Table, Text, save_page
 from .results import Study, read_study
 
@@ -88,8 +88,7 @@ def _per_class(study: Study) -> Iterator[Block]:
     table = plots.class_table(study)
     if not table.empty:
         yield Heading("Per class")
-        caption = "IoU per class, mean over seeds; on the right minus that of the student without help."
-        yield Picture("iou_per_class", plots.class_bars(study, table), caption)
+        yield class_plots.per_class(study, table)
         yield Table(tables.classes(table))
         yield Text(
             f"IoU in percent on {study.datasets[0]}, mean over seeds; – where no label has it.", "note"
