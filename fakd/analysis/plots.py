@@ -110,7 +110,7 @@ def curves(study: Study) -> bytes | None:
     """mIoU while training, thin per seed and thick in the mean; None where nobody was evaluated twice."""
     if study.curves.groupby(["run", "seed"]).size().lt(2).all():
         return None
-    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    figure = Figure(figsize=(9, max(4, 0.2 * len(study.names))), layout="constrained")
     axes = figure.subplots()
     for name, style in styles(study).items():
         table = study.curves[study.curves["run"] == name].pivot(
@@ -123,7 +123,7 @@ def curves(study: Study) -> bytes | None:
             axes.plot(mean, **style, label=name, linewidth=2, markersize=3)
     axes.set_xlabel("iteration")
     axes.set_ylabel(f"mIoU on {study.datasets[0]}, %")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     clean(axes)
     return png(figure)
 

@@ -55,18 +55,17 @@ def _along(runs: pd.DataFrame, key: str) -> pd.DataFrame | None:
 def over_time(study: Study) -> bytes | None:
     """mIoU over seconds of training, the mean over seeds; None where nobody was evaluated twice.
 
-    Packed students share their seconds, so theirs is over iterations.
+    None for packed students too, whose seconds are those of the whole pack.
     """
-    if study.curves.groupby(["run", "seed"]).size().lt(2).all():
+    if are_packed(study) or study.curves.groupby(["run", "seed"]).size().lt(2).all():
         return None
-    axis, label = ("iteration", "iterations") if are_packed(study) else ("seconds", "seconds of training")
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, style in styles(study).items():
         points = study.curves[study.curves["run"] == name]
         mean = points.groupby("iteration", as_index=False)[["seconds", "mIoU"]].mean()
-        axes.plot(mean[axis], mean["mIoU"], **style, label=name, markersize=3)
-    axes.set_xlabel(label)
+        axes.plot(mean["seconds"], mean["mIoU"], **style, label=name, markersize=3)
+    axes.set_xlabel("seconds of training")
     axes.set_ylabel(f"mIoU on {study.datasets[0]}, %")
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     return png(figure)

@@ -110,23 +110,24 @@ def side_by_side(sweeps: Mapping[str, Mapping[str, Study]]) -> pd.DataFrame:
         sweeps: of :func:`read_sweep`, by the title of their columns.
 
     Returns:
-        Texts: mIoU, and its difference to the student without help. The teacher and the student come first,
-        then the runs by their mIoU in the first sweep.
+        Texts: mIoU, its difference to the student without help, and the iterations where students differ in
+        them. The teacher and the student come first, then the runs by their mIoU in the first sweep.
     """
     columns = []
     for title, studies in sweeps.items():
         for pair, study in studies.items():
             dataset = study.datasets[0]
             values = {name: study.by_seed(name, dataset) for name in study.names}
-            columns.append((f"{title} ({pair})" if pair else title, values))
+            lengths = study.runs.groupby("run")["iterations"].mean()
+            columns.append((f"{title} ({pair})" if pair else title, values, lengths))
     first = columns[0][1]
 
     def place(name: str) -> tuple[bool, bool, float]:
         return name != TEACHER, name != STUDENT, -first[name].mean() if name in first else math.inf
 
-    runs = sorted(dict.fromkeys(name for _, values in columns for name in values), key=place)
+    runs = sorted(dict.fromkeys(name for _, values, _ in columns for name in values), key=place)
     table = pd.DataFrame({"run": runs})
-    for title, values in columns:
+    for title, values, lengths in columns:
         means = [mean_std(values[run]) if run in values else "–" for run in runs]
         differences = [
             difference_text(paired_difference(values[run], values[STUDENT]))
@@ -136,6 +137,9 @@ def side_by_side(sweeps: Mapping[str, Mapping[str, Study]]) -> pd.DataFrame:
         ]
         table.insert(table.shape[1], title, means)
         table.insert(table.shape[1], "vs student", differences, allow_duplicates=True)
+        if lengths.drop(TEACHER, errors="ignore").nunique() > 1:
+            iterations = [f"{lengths[run]:.0f}" if run in lengths else "–" for run in runs]
+            table.insert(table.shape[1], "iterations", iterations, allow_duplicates=True)
     return table
 
 
@@ -221,7 +225,9 @@ def _blocks(
             )
         if picture := curves.over_time(study):
             yield Heading(f"mIoU over time{label}")
-            yield Picture(f"time{_slug(pair)}", picture, "mIoU as training goes on; the mean over seeds.")
+            yield Picture(
+                f"time{_slug(pair)}", picture, "mIoU over seconds of training; the mean over seeds."
+            )
     for pair, study in studies.items():
         if pair:
             yield Heading(f"Pair {pair}")
