@@ -342,6 +342,7 @@ WAITS = {
 }
 REASONS = {
     "_covariance_by_sorting": "chosen on the CPU only, where nothing is waited for",
+    "_interpolation": "of a matrix made on the CPU, once per size",
 }
 
 
