@@ -14,8 +14,8 @@ PLUGIN = str(Path(__file__).with_name("troubles.py"))
 
 @pytest.fixture(autouse=True)
 def no_network_interface(monkeypatch):
-    """Ray looks at these before it looks at the machine."""
-    for name in ("RAY_ADDRESS", "http_proxy", "https_proxy"):
+    """Ray looks at these before it looks at the machine; a sweep in this process has set the second."""
+    for name in ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -1,9 +1,10 @@
 """Troubles of a trial that need no Ray."""
 
 import json
-import resource
+import os
+import subprocess
+import sys
 
-import pytest
 from detectron2.data import DatasetCatalog
 
 from fakd.tune.lines import last, lines_file
@@ -13,23 +14,34 @@ from fakd.tune.trial import run_trials
 
 from .conftest import content
 
+# No file may grow beyond 100 kB: a checkpoint cannot be written, a line can. In a process of its own, because
+# the files that pytest writes may be larger.
+NO_ROOM = """
+import resource, sys
+from pathlib import Path
+from fakd.tune.trial import run_trials
+from tune.test_trial import trial_of
 
-@pytest.fixture
-def no_room():
-    """No file may grow beyond 100 kB: a checkpoint cannot be written, a line can."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+trial = trial_of(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+print("ended:", run_trials([trial], Path(sys.argv[1])))
+"""
 
 
 def trial_of(folder, **changes):
     return make_plan(parse_spec(content(methods=["student"], **changes)), folder).trials[0]
 
 
-def test_a_full_disk_fails_the_trial_with_the_reason(tmp_path, no_room):
+def test_a_full_disk_fails_the_trial_with_the_reason(tmp_path):
     trial = trial_of(tmp_path)
-    assert run_trials([trial], tmp_path) == "failed"
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ROOM, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "ended: failed" in done.stdout, done.stderr
     told = last(lines_file(tmp_path, trial.folder), "failed")["error"]
     assert "cannot write" in told and "model_0000000.pth" in told
     assert not list(trial.folder.glob("*.pth*"))
