@@ -23,7 +23,7 @@ from .comparison import mean_std, signed
 from .networks import Scenes, activation, enlarged, load_scenes, predictions
 from .page import Block, Bullets, Code, Heading, Picture, Table, Text, save_page
 from .panels import draw_panels
-from .report import results_note
+from .report import result_blocks
 from .results import TEACHER
 from .run_groups import FinishedRun, RunGroups, read_groups
 from .tiles import Tile, write_tiles
@@ -94,15 +94,7 @@ def _blocks(runs: RunGroups, seen: Sequence[Block], command: str) -> Iterator[Bl
             f"**Something is left out:** {len(study.problems)} listed at the end, under “Left out”.",
             "warning",
         )
-    if picture := plots.overview(study):
-        dots = f"A dot per seed, a bar at the mean; the dotted line is {study.reference}."
-        yield Picture("overview", picture, dots)
-    yield Heading("Results")
-    for dataset in study.datasets:
-        if len(study.datasets) > 1:
-            yield Text(f"On `{dataset}`:")
-        yield Table(tables.summary(study, dataset))
-    yield Text(results_note(study), "note")
+    yield from result_blocks(study)
     yield from measured
     yield from seen
     yield from _training(runs)

@@ -37,15 +37,7 @@ def study_blocks(study: Study, panels: Path | None = None, command: str = "") ->
     if study.problems:
         count = len(study.problems)
         yield Text(f"**This study has gaps:** {count} listed at the end, under “Missing runs”.", "warning")
-    if picture := plots.overview(study):
-        dots = "A dot per seed, a bar at the mean; the dotted line is the student without help."
-        yield Picture("overview", picture, dots)
-    yield Heading("Results")
-    for dataset in study.datasets:
-        if len(study.datasets) > 1:
-            yield Text(f"On `{dataset}`:")
-        yield Table(tables.summary(study, dataset))
-    yield Text(results_note(study), "note")
+    yield from result_blocks(study)
     yield Heading("What it costs")
     yield Table(tables.cost(study))
     yield Text(_cost_note(study), "note")
@@ -74,7 +66,20 @@ def study_blocks(study: Study, panels: Path | None = None, command: str = "") ->
         yield Code(command)
 
 
-def results_note(study: Study) -> str:
+def result_blocks(study: Study) -> Iterator[Block]:
+    """The runs' scores as dots and as tables, with how to read them."""
+    if picture := plots.overview(study):
+        dots = f"A dot per seed, a bar at the mean; the dotted line is {study.reference}."
+        yield Picture("overview", picture, dots)
+    yield Heading("Results")
+    for dataset in study.datasets:
+        if len(study.datasets) > 1:
+            yield Text(f"On `{dataset}`:")
+        yield Table(tables.summary(study, dataset))
+    yield Text(_results_note(study), "note")
+
+
+def _results_note(study: Study) -> str:
     """How to read :func:`fakd.analysis.tables.summary`."""
     return (
         f"Percent; mean ± sample standard deviation over seeds. **vs {study.baseline}**: mIoU minus that of "

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from fakd.analysis.comparison import difference_text, mean_std, paired_difference
-from fakd.analysis.page import Block, Code, Heading, Picture, Table, Text, to_html, to_markdown
+from fakd.analysis.page import Block, Code, Heading, Picture, Table, Text, save_page, to_markdown
 from fakd.analysis.report import study_blocks
 from fakd.analysis.results import STUDENT, TEACHER, Study, make_study
 from fakd.checkpoint import atomic_write
@@ -50,16 +50,10 @@ def write_sweep_report(output: str | Path, command: str = "") -> Path:
         [cells.table(study, pair, spec["paper"].get(pair, {})) for pair, study in studies.items()]
     )
     blocks = list(_blocks(spec, studies, table, _changes(output), command))
-    (output / "pictures").mkdir(exist_ok=True)
-    for block in blocks:
-        if isinstance(block, Picture):
-            _write(output / "pictures" / f"{block.name}.png", block.png)
     title = spec["title"] or f"Sweep {output.name}"
     _write(output / "table.csv", table.to_csv(index=False).encode())
     _write(output / "table.tex", cells.latex(table).encode())
-    _write(output / "report.md", to_markdown(title, blocks).encode())
-    _write(output / "report.html", to_html(title, blocks).encode())
-    return output / "report.html"
+    return save_page(output, "report", title, blocks)
 
 
 def _changes(output: Path) -> pd.DataFrame:
