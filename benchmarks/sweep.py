@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from fakd.engine.pack import SharedTeacher
+from fakd.engine.shared_teacher import SharedTeacher
 
 from .report import Report, main
 from .step import batch_of, distiller, training_step

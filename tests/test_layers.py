@@ -12,6 +12,7 @@ PACKAGE = ROOT / "fakd"
 LEVELS = {
     "structures": 0,
     "registry": 0,
+    "files": 0,
     "functional": 1,
     "layers": 1,
     "statistics": 1,
@@ -23,8 +24,8 @@ LEVELS = {
     "evaluation": 3,
     "modeling": 3,
     "engine": 4,
-    "tune": 5,
-    "analysis": 5,
+    "sweep": 5,
+    "report": 5,
     "deploy": 5,
     "predict": 5,
     # The two that stand beside the levels: the package itself, and what must run with nothing installed.
@@ -123,10 +124,10 @@ def test_the_rule_finds_what_breaks_it():
         ("from ...data import mapper", "fakd.modeling.backbones", "modeling"): ["fakd.data.mapper"],
         ("from ..modeling import Segmentor", "fakd.data", "data"): ["fakd.modeling.Segmentor"],
         ("def f():\n    import ray", "fakd.engine", "engine"): ["ray"],
-        ("from tools import train_net", "fakd.analysis", "analysis"): ["tools.train_net"],
+        ("from tools import train_net", "fakd.report", "report"): ["tools.train_net"],
         ("from . import losses", "fakd", "structures"): ["fakd.losses"],
         ("from ..functional.resize import resize_like\nimport torch", "fakd.losses", "losses"): [],
-        ("from ..engine import run", "fakd.tune", "tune"): [],
+        ("from ..engine import run", "fakd.sweep", "sweep"): [],
     }
     for (source, part, home), found in cases.items():
         assert list(wrong_imports(source, part, home)) == found

@@ -10,10 +10,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from fakd.analysis.compare import write_comparison
-from fakd.analysis.model_summary import describe, summarize
 from fakd.config import NO_RECIPE, load_config
 from fakd.engine.cli import call_tool
+from fakd.report.compare import write_comparison
+from fakd.report.model_summary import describe, summarize
 
 
 def model(args: argparse.Namespace) -> None:

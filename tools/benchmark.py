@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from fakd.checkpoint import atomic_write
 from fakd.deploy.benchmark import RUNTIMES, benchmark
-from fakd.engine import facts
+from fakd.engine import provenance
 from fakd.engine.cli import call_tool
+from fakd.files import atomic_write
 
 EXAMPLES = """
 example:
@@ -63,7 +63,7 @@ def main() -> None:
     )
     print(tabulate(table, headers="keys", tablefmt="github", disable_numparse=True))
     device = dict(zip(args.opts[::2], args.opts[1::2], strict=True)).get("MODEL.DEVICE", "cuda")
-    print(f"\nOn {facts.machine(device)}; PyTorch {facts.versions()['torch']}.")
+    print(f"\nOn {provenance.machine(device)}; PyTorch {provenance.versions()['torch']}.")
     if args.output:
         text = io.StringIO()
         table.to_csv(text, index_label="quantity")

@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 import yaml
 
-from fakd.checkpoint import atomic_write, load_tensors
+from fakd.checkpoint import load_tensors
 from fakd.checkpoint.convert import check_fit, convert, nested
 from fakd.checkpoint.zoo import check_digest, find
 from fakd.config import load_config
 from fakd.engine.cli import call_tool
 from fakd.engine.teacher_check import record_miou
+from fakd.files import atomic_write
 from fakd.modeling import Segmentor
 
 

@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from fakd.analysis.paper_tables import collect_results, write_tables
 from fakd.engine.cli import call_tool
+from fakd.report.paper_tables import collect_results, write_tables
 
 
 def main() -> None:

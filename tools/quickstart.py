@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from fakd.analysis.study import StudySpec, run_study
 from fakd.engine.cli import call_tool
+from fakd.sweep.local import StudySpec, run_study
 
 
 def main() -> int:

@@ -5,8 +5,8 @@ import argparse
 import logging
 import sys
 
-from fakd.analysis.report import write_report
 from fakd.engine.cli import call_tool
+from fakd.report.report import write_report
 
 
 def main() -> None:

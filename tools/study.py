@@ -9,8 +9,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from fakd.analysis.study import StudySpec, run_study
 from fakd.engine.cli import call_tool
+from fakd.sweep.local import StudySpec, run_study
 
 EXAMPLE = """
 example:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from fakd.engine.cli import call_tool
-from fakd.tune.report import write_side_by_side, write_sweep_report
+from fakd.report.sweep_report import write_side_by_side, write_sweep_report
 
 EXAMPLES = """
 examples:
@@ -41,8 +41,8 @@ def parse() -> argparse.Namespace:
 
 def sweep() -> int:
     given = vars(parse())
-    from fakd.tune.runner import Options, run_sweep  # needs ray, a report does not
-    from fakd.tune.spec import read_spec
+    from fakd.sweep.ray_tune import Options, run_sweep  # needs ray, a report does not
+    from fakd.sweep.spec import read_spec
 
     file = given.pop("spec")
     given["output"] = given["output"] or Path("output/sweeps", Path(file).stem)

@@ -13,7 +13,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from safetensors.torch import load_file
 
-from .files import atomic_write
+from fakd.files import atomic_write
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from .files import file_digest
+from fakd.files import file_digest
 
 
 @cache

@@ -1,7 +1,7 @@
 """Configuration: detectron2's yacs config with this project's keys."""
 
-from .cells import Cell, find_cell, read_cells
 from .defaults import add_fakd_config
+from .experiments import Cell, find_cell, read_cells
 from .setup import NO_RECIPE, RECIPES, load_config, recipe_path
 
 __all__ = [

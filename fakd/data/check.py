@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
-from fakd.checkpoint import atomic_write
+from fakd.files import atomic_write
 
 from .images import decode, open_image, size_error
 from .labels import read_label

@@ -19,12 +19,12 @@ from detectron2.config import CfgNode
 from torch import Tensor
 from tqdm import tqdm
 
-from fakd.analysis.model_summary import summarize
 from fakd.config import NO_RECIPE, load_config
-from fakd.engine import facts
+from fakd.engine import provenance
 from fakd.engine.cli import message_of
 from fakd.engine.trainer import Trainer
 from fakd.modeling.build import build_segmentor
+from fakd.report.model_summary import summarize
 
 from .export import OPSET, onnx_graph, program_of
 from .exported import open_session, session_run
@@ -90,8 +90,8 @@ def measure(job: Job) -> Cost:
     torch.manual_seed(0)
     cfg = job.read_config()
     device = cfg.MODEL.DEVICE
-    facts.reset_peak_memory(device)
-    before = facts.peak_memory_mb(device)
+    provenance.reset_peak_memory(device)
+    before = provenance.peak_memory_mb(device)
     step = _STEPS[job.runtime](cfg, job)
     for _ in range(_WARM):
         step()
@@ -102,7 +102,7 @@ def measure(job: Job) -> Cost:
         step()
         _synchronize(device)
         times.append(time.perf_counter() - start)
-    peak = facts.peak_memory_mb(device)
+    peak = provenance.peak_memory_mb(device)
     memory = None if peak is None or before is None else peak - before
     reason = "" if memory is not None else "not told by this system"
     if job.runtime == "compiled" and device == "cpu":

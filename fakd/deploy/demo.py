@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from fakd.checkpoint import atomic_write
 from fakd.evaluation.predictions import write_label_picture
+from fakd.files import atomic_write
 from fakd.predict import Predictor, read_picture
 
 from .overlay import overlay

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fakd.checkpoint import atomic_write
+from fakd.files import atomic_write
 
 from .exported import Run, open_session, session_run
 from .network import Card, DeployedNetwork, exportable

@@ -13,8 +13,8 @@ from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 from tqdm import tqdm
 
-from fakd.checkpoint import atomic_write
 from fakd.data import SemSegMapper
+from fakd.files import atomic_write
 
 from .exported import load_exported
 from .network import Card

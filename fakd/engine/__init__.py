@@ -1,7 +1,7 @@
 """Training and evaluation: the trainer, its step and hooks, and ``run``."""
 
 from .main import evaluate_given, load_trained, run
-from .pack import PackedRun, run_pack, shared_part
+from .shared_teacher import PackedRun, run_pack, shared_part
 from .step import StepTrainer
 from .trainer import Trainer
 

@@ -9,7 +9,7 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils.events import EventWriter
 from tqdm import tqdm
 
-from fakd.checkpoint import atomic_write
+from fakd.files import atomic_write
 from fakd.statistics import ClassCovariance
 
 from .hooks import unwrapped

@@ -15,15 +15,16 @@ from detectron2.utils.env import seed_all_rng
 from torch import nn
 from tqdm import tqdm
 
-from fakd.checkpoint import load_teacher, remove_leftovers
+from fakd.checkpoint import load_teacher
 from fakd.data.datasets.custom import register_custom
+from fakd.files import remove_leftovers
 
-from . import facts
+from . import provenance
 from .check import check_config, check_place
-from .folder import RunFolder
 from .hooks import unwrapped
 from .logs import run_logging
 from .result import Metrics, class_table, describe, describe_network, flat_metrics, metrics_by_set, unnested
+from .run_folder import RunFolder
 from .teacher_check import check_teacher, record_miou
 from .trainer import Trainer
 
@@ -99,7 +100,7 @@ def prepare(
         folder.write_config(cfg)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    facts.reset_peak_memory(cfg.MODEL.DEVICE)
+    provenance.reset_peak_memory(cfg.MODEL.DEVICE)
     trainer = Trainer(cfg, bar, extra_hooks, max_seconds)
     trainer.resume_or_load(resume)
     if resume and trainer.start_iter == 0:

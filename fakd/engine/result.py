@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from tabulate import tabulate
 from torch import nn
 
-from . import facts
+from . import provenance
 from .hooks import unwrapped
 from .trainer import Trainer
 
@@ -43,7 +43,7 @@ def describe(
         "seconds_per_iteration": trainer.clock.seconds_per_iteration(),
         "wall_clock": trainer.clock.wall_clock(),
         "packed": packed,
-        "peak_memory_mb": facts.peak_memory_mb(cfg.MODEL.DEVICE),
+        "peak_memory_mb": provenance.peak_memory_mb(cfg.MODEL.DEVICE),
         "weights": "model_final.pth",
     }
 
@@ -53,7 +53,7 @@ def describe_network(
 ) -> dict[str, Any]:
     """What ``result.json`` says of a network, however it was trained."""
     size = list(cfg.INPUT.CROP.SIZE)
-    params, gflops = facts.cost(network, (size[0], size[1]))
+    params, gflops = provenance.cost(network, (size[0], size[1]))
     nested = {name: _nest(metrics) for name, metrics in by_set.items()}
     return {
         "name": method,
@@ -67,9 +67,9 @@ def describe_network(
         "params": params,
         "gflops": gflops,
         "flops_size": size,
-        "commit": facts.commit(),
-        "machine": facts.machine(cfg.MODEL.DEVICE),
-        "versions": facts.versions(),
+        "commit": provenance.commit(),
+        "machine": provenance.machine(cfg.MODEL.DEVICE),
+        "versions": provenance.versions(),
         "weights": cfg.MODEL.WEIGHTS,
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from fakd.checkpoint import atomic_write
+from fakd.files import atomic_write
 
 
 class StepTrainer(SimpleTrainer):

@@ -11,9 +11,10 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
 
-from fakd.checkpoint import atomic_write, zoo
+from fakd.checkpoint import zoo
 from fakd.data import SemSegMapper
 from fakd.evaluation import SegEvaluator
+from fakd.files import atomic_write
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from detectron2.utils.events import get_event_storage
 from PIL import Image
 from torch import Tensor
 
-from fakd.checkpoint import atomic_write
 from fakd.data.datasets.colours import colour_map, palette
 from fakd.data.labels import label_reader
+from fakd.files import atomic_write
 
 FORMATS = ("png", "json")
 

@@ -55,7 +55,9 @@ def test_every_config_builds_for_its_data(folder):
             assert cfg.KD.TEACHER.CONFIG_FILE in CONFIGS, file
 
 
-@pytest.mark.parametrize("project", sorted(path.parent.name for path in ROOT.glob("projects/*/cells.yaml")))
+@pytest.mark.parametrize(
+    "project", sorted(path.parent.name for path in ROOT.glob("projects/*/experiments.yaml"))
+)
 def test_student_teacher_and_losses_of_every_cell_build(project):
     built = set()
     for name, cell in read_cells(project).items():

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fakd.data.datasets import toyscenes
 from fakd.data.datasets.toyscenes import CLASSES, VOID, draw_scene
-from fakd.data.datasets.toyscenes_random import Dice, smooth_noise
+from fakd.data.datasets.toyscenes.random import Dice, smooth_noise
 
 # sha256 of the bytes of image and label, one after the other. A change here needs a new VERSION.
 GOLDEN = {

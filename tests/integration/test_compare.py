@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from fakd.analysis.compare import write_comparison
+from fakd.report.compare import write_comparison
 
 
 def test_trained_runs_are_compared_by_numbers_and_pictures(tiny, teacher, tmp_path):

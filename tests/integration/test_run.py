@@ -13,10 +13,10 @@ from detectron2.data import MetadataCatalog
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fakd.checkpoint.files import read_lines
 from fakd.data.datasets.colours import palette
 from fakd.data.datasets.toyscenes import CLASSES, draw_scene
 from fakd.engine import run
+from fakd.files import read_lines
 from fakd.functional.confusion import metrics_from_confusion
 
 from .conftest import CONFIG, TRAIN_NET, assert_same_weights, tiny_config, weights

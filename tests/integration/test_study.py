@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fakd.analysis.study import StudySpec, run_study
+from fakd.sweep.local import StudySpec, run_study
 
 from .conftest import CONFIG
 

@@ -15,7 +15,7 @@ from fakd.deploy.benchmark import Cost, Job, _cells, benchmark, measure
 from fakd.deploy.exported import load_exported
 from fakd.deploy.source import read_source
 from fakd.deploy.student import export_student
-from fakd.engine.folder import RunFolder
+from fakd.engine.run_folder import RunFolder
 from fakd.modeling import Segmentor
 from fakd.predict import Predictor
 

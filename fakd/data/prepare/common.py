@@ -13,8 +13,7 @@ from PIL import Image
 from torchvision.datasets.utils import download_url, extract_archive
 from tqdm import tqdm
 
-from fakd.checkpoint import atomic_write
-from fakd.checkpoint.files import file_digest
+from fakd.files import atomic_write, file_digest
 
 #: Makes one file from another: (source, target).
 Convert = Callable[[str, str], None]

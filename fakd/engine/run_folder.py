@@ -1,0 +1,128 @@
+"""The folder of a run: what lies in it, and whether this command may go on in it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+
+from fakd.config import NO_RECIPE, load_config
+from fakd.files import atomic_write
+from fakd.modeling.detectron2_teacher import is_detectron2_config
+from fakd.registry import DISTILL_LOSS_REGISTRY
+
+# What may differ between a run and its resume, because no weight and no metric depends on it.
+_FREE = (
+    "OUTPUT_DIR",
+    "VIS_PERIOD",
+    "VERSION",
+    "CUDNN_BENCHMARK",
+    "MODEL.DEVICE",
+    "DATALOADER.NUM_WORKERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.CHECKPOINT_KEEP",
+    "CHECKPOINT.",
+    "KD.TEACHER.CHECK_",
+    "KD.TEACHER.MIOU",
+)
+
+
+class RunFolder:
+    """``config.yaml`` says what a run is, ``model_<7 digits>.pth`` how far it got, ``result.json`` that it
+    is done.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.result_file = self.path / "result.json"
+        self.confusion_file = self.path / "confusion.json"
+
+    def admit(self, cfg: CfgNode, resume: bool) -> None:
+        """Checks that ``cfg`` may train here.
+
+        Raises:
+            FileNotFoundError: there is nothing to resume.
+            ValueError: a new run would overwrite one, or a resumed run would not be the same.
+        """
+        if resume:
+            self._admit_resume(cfg)
+        elif self.result_file.exists() or list(self.path.glob("model_*.pth")):
+            state = "a finished" if self.result_file.exists() else "an unfinished"
+            raise ValueError(
+                f"'{self.path}' already holds {state} run. Continue it with --resume, choose another "
+                "OUTPUT_DIR, or delete that folder."
+            )
+
+    def _admit_resume(self, cfg: CfgNode) -> None:
+        if not self.config_file.is_file():
+            raise FileNotFoundError(
+                f"Nothing to resume: '{self.path}' holds no run (no config.yaml). Check OUTPUT_DIR, or start "
+                "without --resume."
+            )
+        old, new = self.config(), _flat(yaml.safe_load(cfg.dump()))
+        unread = _FREE + _idle(old["KD.LOSSES"]) + _idle(cfg.KD.LOSSES)
+        differing = [
+            f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key) and not key.startswith(unread)
+        ]
+        if differing:
+            raise ValueError(
+                f"The run in '{self.path}' had another config: {'; '.join(differing)}. Resume it with its "
+                "own, or choose another OUTPUT_DIR."
+            )
+
+    def write_config(self, cfg: CfgNode) -> None:
+        """Writes ``config.yaml`` and, of a distillation, ``teacher.yaml``, both with all defaults.
+
+        Raises:
+            FileNotFoundError: there is no config of the teacher.
+        """
+        texts = {self.config_file: cfg.dump()}
+        teacher = cfg.KD.TEACHER.CONFIG_FILE
+        if cfg.MODEL.META_ARCHITECTURE == "Distiller" and teacher and not is_detectron2_config(teacher):
+            texts[self.path / "teacher.yaml"] = load_config(teacher, recipe=NO_RECIPE).dump()
+        for path, text in texts.items():
+            with atomic_write(path, "w") as file:
+                file.write(text)
+
+    def config(self) -> dict[str, Any]:
+        """The values of the run's config that its weights and metrics depend on, by dotted key.
+
+        A key that came with a newer version had no say in the run: that is what its default stands for.
+
+        Raises:
+            FileNotFoundError: there is no config.yaml.
+        """
+        flat = _flat(yaml.safe_load(load_config().dump()))
+        flat |= _flat(yaml.safe_load(self.config_file.read_text()))
+        without = _FREE + _idle(flat["KD.LOSSES"])
+        return {key: value for key, value in flat.items() if not key.startswith(without)}
+
+    def write_confusion(self, counts: Mapping[str, list[list[int]]]) -> None:
+        """Writes the final (K, K) counts of pixels by test set, row = label, column = prediction."""
+        with atomic_write(self.confusion_file, "w") as file:
+            json.dump(counts, file)
+
+    def result(self) -> dict[str, Any] | None:
+        """What a finished run wrote, else None."""
+        return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        with atomic_write(self.result_file, "w") as file:
+            json.dump(result, file, indent=2)
+
+
+def _idle(losses: Sequence[str]) -> tuple[str, ...]:
+    """Prefixes of the keys of all other losses."""
+    return tuple(f"KD.{name}." for name, _ in DISTILL_LOSS_REGISTRY if name not in losses)
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,210 @@
+"""Several students trained side by side in one process, on one forward pass of their teacher."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.utils.events import EventStorage
+from torch import Tensor
+
+from fakd.data import build_train_loader
+from fakd.modeling import Distiller
+from fakd.structures import SegOutput
+
+from .hooks import unwrapped
+from .logs import run_logging
+from .main import conclude, prepare
+from .run_folder import RunFolder
+from .trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+# What students must share: the teacher, what they are shown, and when.
+_SHARED = (
+    "SEED",
+    "PLUGINS",
+    "DATASETS",
+    "INPUT",
+    "DATALOADER",
+    "SOLVER.IMS_PER_BATCH",
+    "SOLVER.ACCUMULATE",
+    "SOLVER.MAX_ITER",
+    "SOLVER.AMP",
+    "KD.TEACHER",
+    "MODEL.DEVICE",
+    "MODEL.PIXEL_MEAN",
+    "MODEL.PIXEL_STD",
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
+    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE",
+)
+
+
+@dataclass
+class PackedRun:
+    """One of the runs of a pack.
+
+    Attributes:
+        cfg: of the run, frozen.
+        resume: continue the run in OUTPUT_DIR.
+        method, config_file, extra_hooks: see :func:`fakd.engine.run`.
+        error: why the run failed, once it has.
+    """
+
+    cfg: CfgNode
+    resume: bool = False
+    method: str = ""
+    config_file: str = ""
+    extra_hooks: Sequence[HookBase] = ()
+    error: Exception | None = field(default=None, init=False)
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where this run is kept."""
+        return RunFolder(self.cfg.OUTPUT_DIR)
+
+
+def shared_part(cfg: CfgNode) -> str | None:
+    """Runs with the same answer can be packed; None: this run has no teacher to share."""
+    if cfg.MODEL.META_ARCHITECTURE != "Distiller":
+        return None
+    parts = []
+    for key in _SHARED:
+        node: Any = cfg
+        for word in key.split("."):
+            node = node[word]
+        parts.append(f"{key}={node}")
+    return "\n".join(parts)
+
+
+def run_pack(runs: Sequence[PackedRun]) -> None:
+    """Trains and evaluates all runs; every one ends with the weights it would have alone.
+
+    Each step's random numbers are seeded per student, so none notices the others. A run that fails gets its
+    ``error`` and the others go on. Finished ones are left as they are.
+
+    Raises:
+        ValueError: the runs cannot share a teacher's forward pass, or a folder may not be used.
+        torch.OutOfMemoryError: there is no room for so many students.
+    """
+    parts = {shared_part(run.cfg) for run in runs}
+    if len(parts) != 1 or parts == {None}:
+        raise ValueError("These runs cannot be packed: they differ in teacher, data, batch, seed or length.")
+    for run in runs:
+        run.folder.admit(run.cfg, run.resume)
+    with contextlib.ExitStack() as logs:
+        for run in runs:
+            logs.enter_context(run_logging(run.cfg.OUTPUT_DIR, quiet=True))
+        _Pack(runs).train()
+
+
+class _Pack:
+    def __init__(self, runs: Sequence[PackedRun]):
+        self._teacher = SharedTeacher()
+        self._feed = _Feed()
+        self._members: list[tuple[PackedRun, Trainer]] = []
+        for run in runs:
+            if run.folder.result() is None:
+                with _noted(run):
+                    trainer = prepare(run.cfg, run.folder, run.resume, None, run.extra_hooks)
+                    distiller = unwrapped(trainer.model)
+                    assert isinstance(distiller, Distiller)  # shared_part() sees to it
+                    self._teacher.serve(distiller)
+                    self._members.append((run, trainer))
+
+    def train(self) -> None:
+        """All students step by step in turn. One that resumes further on waits for the others."""
+        for run, trainer in self._members:
+            trainer.iter = trainer.start_iter
+            trainer.storage = EventStorage(trainer.start_iter)
+            trainer._trainer.reset_data_loader(lambda: self._feed)
+            with _noted(run), trainer.storage:
+                trainer.before_train()
+        try:
+            self._steps()
+        finally:
+            for run, trainer in self._members:
+                with _noted(run), trainer.storage:
+                    trainer.after_train()
+        for run, trainer in self._members:
+            if run.error is None:
+                with _noted(run):
+                    conclude(trainer, run.folder, run.method, run.config_file, packed=len(self._members))
+
+    def _steps(self) -> None:
+        if not self._members:
+            return
+        cfg = self._members[0][0].cfg
+        start = min(trainer.start_iter for _, trainer in self._members)
+        batches = iter(build_train_loader(cfg, start * cfg.SOLVER.IMS_PER_BATCH))
+        for iteration in range(start, cfg.SOLVER.MAX_ITER):
+            self._feed.batch = next(batches)
+            for run, trainer in self._members:
+                if run.error is None and iteration >= trainer.start_iter:
+                    with _noted(run), trainer.storage:
+                        _step(trainer, iteration)
+            self._teacher.forget()
+
+
+def _step(trainer: Trainer, iteration: int) -> None:
+    trainer.iter = iteration
+    trainer.before_step()
+    trainer.run_step()
+    trainer.after_step()
+    if iteration + 1 == trainer.max_iter:
+        trainer.iter += 1  # tells after_train that training came to its end
+
+
+@contextlib.contextmanager
+def _noted(run: PackedRun) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise  # the pack is too large, not this run
+    except Exception as error:
+        logger.exception(f"The run in '{run.cfg.OUTPUT_DIR}' failed; the others of its pack go on.")
+        run.error = run.error or error
+
+
+class SharedTeacher:
+    """The first student's teacher; its answer to a batch is kept for all who ask about the same batch."""
+
+    def __init__(self) -> None:
+        self._first: Distiller | None = None
+        self._answers: dict[tuple[int, ...], SegOutput] = {}
+
+    def serve(self, distiller: Distiller) -> None:
+        """Puts itself in the place of the teacher that ``distiller`` was built with."""
+        if self._first is None:
+            self._first, self._teach = distiller, distiller.teach
+        distiller.teacher = self._first.teacher
+        distiller.teach = self.teach  # type: ignore
+
+    def teach(self, images: Tensor, batch: list[dict[str, Any]]) -> SegOutput:
+        """The teacher's answer to a batch, computed for the first run that asks."""
+        key = tuple(map(id, batch))  # no image dies, and gives its id away, before forget()
+        if key not in self._answers:
+            self._answers[key] = self._teach(images, batch)
+        return self._answers[key]
+
+    def forget(self) -> None:
+        """Drops the answers; the next batch is another one."""
+        self._answers.clear()
+
+
+class _Feed:
+    """A data loader that gives whatever batch is put into it."""
+
+    batch: list[dict[str, Any]]
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> list[dict[str, Any]]:
+        return self.batch

@@ -1,0 +1,128 @@
+"""A paper's tables with what its cells reached here, in the README of its project.
+
+``projects/<project>/paper.yaml`` holds the paper's values, ``results.json`` beside it what finished runs of
+the cells reached, and the README, between two marks, the tables made of both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from fakd.config import load_config, read_cells
+from fakd.files import atomic_write
+
+from .results import TEACHER
+
+BEGIN = "<!-- Below: written by tools/paper_tables.py from paper.yaml and results.json. -->"
+END = "<!-- Above: written by tools/paper_tables.py. -->"
+
+
+def collect_results(project: str, output: Path = Path("output")) -> list[str]:
+    """Adds to ``results.json`` what the project's cells reached, one entry per cell and seed.
+
+    Args:
+        project: with a ``experiments.yaml``.
+        output: runs of a cell lie in ``<output>/<project>/<cell>``, or in folders below it.
+
+    Returns:
+        A sentence for every run that was left out, because it is not the cell at full length.
+
+    Raises:
+        FileNotFoundError: there is no such project.
+    """
+    path = _folder(project) / "results.json"
+    found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text()) if path.exists() else {}
+    left_out = []
+    for name, cell in read_cells(project).items():
+        results = [(p, json.loads(p.read_text())) for p in (output / project / name).rglob("result.json")]
+        cfg = load_config(cell.config_file, cell.opts, cell.recipe) if results else None
+        for file, result in results:
+            assert cfg is not None
+            wanted = {
+                "iterations": cfg.SOLVER.MAX_ITER,
+                "batch_size": cfg.SOLVER.IMS_PER_BATCH,
+                "crop": list(cfg.INPUT.CROP.SIZE),
+                "dataset": cfg.DATASETS.TEST[0],
+            }
+            if other := [f"{key} {result[key]}" for key, value in wanted.items() if result[key] != value]:
+                left_out.append(f"{file} is not {project}/{name} at full length: {', '.join(other)}.")
+                continue
+            others = [run for run in found.get(name, []) if run["seed"] != result["seed"]]
+            found[name] = sorted([*others, _entry(result)], key=lambda run: run["seed"])
+    if found:
+        with atomic_write(path, "w") as stream:
+            stream.write(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    return left_out
+
+
+def _entry(result: dict[str, Any]) -> dict[str, Any]:
+    reached = {key: result["metrics"][key] for key in ("mIoU", "mAcc")}
+    reached["best mIoU"] = result["best"]["mIoU"] if result["best"] else reached["mIoU"]
+    return reached | {key: result[key] for key in ("seed", "iterations", "commit", "machine", "finished")}
+
+
+def tables(project: str) -> str:
+    """The project's tables as Markdown: the paper's values, and ours below them."""
+    folder = _folder(project)
+    paper = yaml.safe_load((folder / "paper.yaml").read_text())
+    path = folder / "results.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    lines = []
+    for title, rows in paper["tables"].items():
+        columns = list(dict.fromkeys(method for values in rows.values() for method in values))
+        lines += [f"## {title}", "", _line(["cell", "", *columns]), "|" + "---|" * (len(columns) + 2)]
+        for prefix, values in rows.items():
+            lines.append(_line([f"`{prefix}`", "paper", *(_paper(values.get(c)) for c in columns)]))
+            ours = (found.get(f"{prefix}/{c}", []) if c != TEACHER else [] for c in columns)
+            lines.append(_line(["", "ours", *(_ours(runs, paper["metrics"]) for runs in ours)]))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
+
+
+def _paper(value: Any) -> str:
+    if isinstance(value, list):
+        return " / ".join(f"{number:.2f}" for number in value)
+    return value if isinstance(value, str) else "" if value is None else f"{value:.2f}"
+
+
+def _ours(runs: list[dict[str, Any]], metrics: list[str]) -> str:
+    """Means over seeds, and how many there are if it is not one."""
+    if not runs:
+        return ""
+    means = " / ".join(f"{np.mean([run[metric] for run in runs]):.2f}" for metric in metrics)
+    return means if len(runs) == 1 else f"{means} ({len(runs)} seeds)"
+
+
+def write_tables(project: str) -> Path:
+    """Writes the tables between the marks of the project's README; its path.
+
+    Raises:
+        ValueError: the README has not both marks.
+    """
+    path = _folder(project) / "README.md"
+    before, after = _around(path)
+    with atomic_write(path, "w") as file:
+        file.write(f"{before}{BEGIN}\n\n{tables(project)}\n{END}{after}")
+    return path
+
+
+def _around(path: Path) -> Iterator[str]:
+    text = path.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"'{path}' needs the line '{BEGIN}' and below it '{END}', each once.")
+    yield text.partition(BEGIN)[0]
+    yield text.partition(END)[2]
+
+
+def _folder(project: str) -> Path:
+    return Path("projects") / project

@@ -1,0 +1,31 @@
+"""A run may be resumed under a newer version that knows more keys, and not under another config."""
+
+import pytest
+import yaml
+
+from fakd.config import load_config
+from fakd.engine.run_folder import RunFolder
+
+
+def _recorded_run(path, cfg):
+    folder = RunFolder(path)
+    folder.write_config(cfg)
+    return folder
+
+
+def test_a_key_that_came_later_at_its_default_does_not_stop_a_resume(tmp_path):
+    folder = _recorded_run(tmp_path, load_config())
+    recorded = yaml.safe_load(folder.config_file.read_text())
+    del recorded["SOLVER"]["ACCUMULATE"], recorded["KD"]["CWD"]
+    folder.config_file.write_text(yaml.safe_dump(recorded))
+
+    folder.admit(load_config(), resume=True)
+    with pytest.raises(ValueError, match="SOLVER.ACCUMULATE: 1 there, 2 now"):
+        folder.admit(load_config(opts=["SOLVER.ACCUMULATE", "2"]), resume=True)
+
+
+def test_options_count_only_for_losses_in_use(tmp_path):
+    folder = _recorded_run(tmp_path, load_config(recipe="cwd"))
+    folder.admit(load_config(opts=["KD.PD.TAU", "2.0"], recipe="cwd"), resume=True)
+    with pytest.raises(ValueError, match="KD.CWD.TAU"):
+        folder.admit(load_config(opts=["KD.CWD.TAU", "2.0"], recipe="cwd"), resume=True)

@@ -1,0 +1,151 @@
+"""The report of a sweep, from invented lines."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+from sweep.conftest import content
+
+from fakd.report import table as cells
+from fakd.report.sweep_report import read_sweep, side_by_side, write_sweep_report
+from fakd.sweep.events import append, is_open, last, lines_file, read_lines
+from fakd.sweep.spec import parse_spec
+
+LAMBDA = "KD.FAKDChannel.LAMBDA"
+RUNS = {"student": 40.0, "cwd": 42.0, "fakd-lambda=0.5": 42.5, "fakd-lambda=2.0": 41.0}
+
+
+def write_line(output, run, seed, miou, seconds=10.0, **place):
+    file = lines_file(output, output / "runs" / run / f"seed{seed}")
+    values = {LAMBDA: float(run.split("=")[1])} if "=" in run else {}
+    teacher = None if run in ("student", "teacher") else "/t"
+    start = {"pair": "", "run": run, "seed": seed, "values": values, "folder": "/t", "teacher": teacher}
+    append(file, "start", **(start | place))
+    for part in (1, 2):
+        append(file, "evaluation", iteration=50 * part, seconds=seconds * part / 2, mIoU=miou - 4 + 2 * part)
+    scores = {"mIoU": miou, "mAcc": miou + 8, "aAcc": 80.0, "IoU": {"sky": 90.0, "tram": None}, "Acc": {}}
+    result = {
+        "dataset": "toyscenes_val",
+        "metrics_by_dataset": {"toyscenes_val": scores},
+        "metrics": scores,
+        "iterations": 100,
+        "wall_clock": seconds,
+        "peak_memory_mb": 512.0,
+        "params": 1000,
+        "gflops": 1.0,
+        "flops_size": [96, 96],
+        "seconds_per_iteration": 0.1,
+    }
+    append(file, "result", result=result)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two seeds of every run, cwd takes twice as long; one more run is not finished."""
+    spec = parse_spec(content(paper={"": {"cwd": [33.82, 42.41]}}, title="My table"))
+    (tmp_path / "sweep.json").write_text(json.dumps(spec.content()))
+    write_line(tmp_path, "teacher", 0, 60.0)
+    for run, miou in RUNS.items():
+        for seed in (0, 1, 2):
+            write_line(
+                tmp_path, run, seed, miou + seed * (1.1 if run == "cwd" else 1.0), 20 if run == "cwd" else 10
+            )
+    file = lines_file(tmp_path, tmp_path / "runs" / "pd" / "seed0")
+    append(file, "start", pair="", run="pd", seed=0, values={}, folder="", teacher="/t")
+    append(file, "failed", error="it broke")
+    return tmp_path
+
+
+def test_the_table_has_differences_equal_time_and_the_papers_values(sweep):
+    study = read_sweep(sweep)[""]
+    table = cells.table(study, "", {"cwd": [33.82, 42.41]}).set_index("run")
+    assert list(table["seeds"]) == [1, 3, 3, 3, 3]
+    cwd = table.loc["cwd"]
+    assert cwd["vs student"] == pytest.approx(2.1) and cwd["paper mIoU"] == 33.82
+    assert cwd["mIoU"] == pytest.approx(43.1) and cwd["equal iterations"] == pytest.approx(43.1)
+    # Everybody had ten seconds; by then cwd had made its first evaluation only.
+    assert cwd["equal time"] == pytest.approx(41.1) and table.loc["student", "equal time"] == pytest.approx(
+        41.0
+    )
+    assert cwd["p"] == pytest.approx(0.00075, abs=1e-5)  # t = 2.1 / 0.1 * sqrt(3), two degrees of freedom
+
+
+def test_the_schedule_of_a_trial_that_changed_its_values_is_told(sweep):
+    schedule = [
+        {"iteration": 0, "run": "fakd-lambda=2.0", "values": {LAMBDA: 2.0}},
+        {"iteration": 50, "run": "fakd-member0", "values": {LAMBDA: 1.6}},
+    ]
+    write_line(sweep, "fakd-member0", 0, 43.0, values={LAMBDA: 1.6}, schedule=schedule)
+    write_sweep_report(sweep)
+    text = (sweep / "report.md").read_text()
+    assert "Values that changed on the way" in text
+    rows = [line.split("|")[-4:-1] for line in text.splitlines() if f"{LAMBDA}=" in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["0", "fakd-lambda=2.0", f"{LAMBDA}=2"],
+        ["50", "fakd-member0", f"{LAMBDA}=1.6"],
+    ]
+    assert read_sweep(sweep)[""].runs.set_index("run").loc["fakd-member0", "values"] == {}
+
+
+def test_the_report_says_what_is_missing_and_draws_the_curve(sweep):
+    page = write_sweep_report(sweep, "the command").read_text()
+    text = (sweep / "report.md").read_text()
+    assert "My table" in page and "the command" in text and "pd, seed 0: failed: it broke" in text
+    assert "the command" in write_sweep_report(sweep).read_text()  # as the report before said
+    assert "33.82" in text and LAMBDA in text or (sweep / "pictures" / "values.png").exists()
+    assert (sweep / "pictures" / "time.png").exists()
+    assert "single seed" in text and "60.00 (1 seed)" in text
+    assert set(pd.read_csv(sweep / "table.csv")["run"]) == {"teacher", *RUNS}
+    assert r"\begin{tabular}" in (sweep / "table.tex").read_text()
+
+
+@pytest.mark.parametrize(
+    ("t", "freedom", "p"),  # from tables of Student's t
+    [
+        (12.706, 1, 0.05),
+        (4.303, 2, 0.05),
+        (3.182, 3, 0.05),
+        (2.776, 4, 0.05),
+        (2.228, 10, 0.05),
+        (2.201, 11, 0.05),
+    ],
+)
+def test_the_paired_test_knows_the_tables(t, freedom, p):
+    differences = pd.Series(range(freedom + 1), dtype=float)
+    differences += t * differences.sem() - differences.mean()
+    assert cells.paired_p(differences + 40.0, 0 * differences + 40.0) == pytest.approx(p, abs=1e-4)
+
+
+def test_the_paired_test_of_seeds_that_agree():
+    same = pd.Series([40.0, 41.0])
+    assert cells.paired_p(same, same) == 1 and cells.paired_p(same + 1, same) == 0
+    assert math.isnan(cells.paired_p(same[:1], same))
+
+
+def test_sweeps_side_by_side(sweep):
+    table = side_by_side({"first": read_sweep(sweep), "second": read_sweep(sweep)})
+    assert list(table["run"])[:2] == ["teacher", "student"] and set(table["run"]) == {"teacher", *RUNS}
+    assert list(table.columns) == ["run", "first", "vs student", "second", "vs student"]
+    cwd = table[table["run"] == "cwd"].iloc[0]
+    assert (
+        cwd.iloc[1].startswith("43.10 ±") and cwd.iloc[2] == cwd.iloc[4] and cwd.iloc[2].startswith("+2.10")
+    )
+
+
+def test_a_torn_line_is_skipped_and_an_end_is_known(tmp_path):
+    file = tmp_path / "lines" / "a.jsonl"
+    assert is_open(file)
+    append(file, "start")
+    append(file, "failed", error="x")
+    assert not is_open(file)
+    append(file, "start")
+    assert is_open(file) and last(file, "failed") == {"event": "failed", "error": "x"}
+    with open(file, "a") as torn:
+        torn.write('{"event": "resu')
+    assert [line["event"] for line in read_lines(file)] == ["start", "failed", "start"]
+
+
+def test_a_folder_without_a_sweep_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No sweep in"):
+        write_sweep_report(tmp_path)

@@ -1,0 +1,119 @@
+"""What a sweep file may say; mistakes are found before anything runs."""
+
+from pathlib import Path
+
+import pytest
+
+from fakd.sweep.plan import make_plan
+from fakd.sweep.spec import parse_spec, read_spec, trains_as
+
+from .conftest import content
+
+SWEEPS = Path(__file__).parents[2] / "projects" / "FAKD" / "sweeps"
+LAMBDA = "KD.FAKDChannel.LAMBDA"
+TWO = {"KD.CWD.WEIGHT": [1.0, 2.0]}
+ASKED = {"search": "optuna", "samples": 2, "methods": ["fakd"]}
+
+
+def plan(folder, **changes):
+    return make_plan(parse_spec(content(**changes)), folder)
+
+
+def test_axes_are_crossed_and_the_teacher_is_trained_once(tmp_path):
+    pairs = {"a": {}, "b": {"opts": {"MODEL.SEM_SEG_HEAD.CHANNELS": 4}}}
+    found = plan(
+        tmp_path, pairs=pairs, methods=["student", "cwd", "fakd"], seeds=[0, 3], keys={LAMBDA: [0.5, 1]}
+    )
+    assert len(found.teachers) == 1
+    names = {(t.pair, t.run, t.seed) for t in found.trials}
+    runs = ("student", "cwd", "fakd-lambda=0.5", "fakd-lambda=1")
+    assert names == {(p, r, s) for p in "ab" for r in runs for s in (0, 3)} and len(found.trials) == 16
+    lambdas = {t.run: t.config().KD.FAKDChannel.LAMBDA for t in found.trials}
+    assert lambdas["fakd-lambda=1"] == 1.0 and isinstance(lambdas["fakd-lambda=1"], float)
+    assert {t.config().MODEL.SEM_SEG_HEAD.CHANNELS for t in found.trials if t.pair == "b"} == {4}
+    teacher = found.teachers[0].folder
+    assert found.trials[2].config().KD.TEACHER.WEIGHTS == str(teacher / "model_final.pth")
+
+
+def test_a_random_search_draws_the_same_again(tmp_path):
+    axes = {LAMBDA: {"loguniform": [0.1, 10]}, "SOLVER.BASE_LR": [0.1, 0.2]}
+    found = [plan(tmp_path, methods=["fakd"], search="random", samples=3, keys=axes) for _ in range(2)]
+    values = [[dict(t.values) for t in each.trials] for each in found]
+    assert values[0] == values[1] and len(values[0]) == 3
+    assert all(0.1 <= v[LAMBDA] <= 10 for v in values[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sceduler": "asha"}, "no key 'sceduler'. Did you mean 'scheduler'"),
+        ({"resources": {"gpu": 1}}, "resources: there is no key 'gpu'. Did you mean 'gpus'"),
+        ({"scheduler": "hyperband"}, "scheduler is 'hyperband'; choose from none"),
+        ({"methods": []}, "zero trials"),
+        ({"seeds": []}, "zero trials"),
+        ({"search": "random", "keys": {LAMBDA: [1]}}, "zero trials"),
+        ({"seeds": ["0"]}, "seeds must be numbers"),
+        ({"stop": {"hours": 1}}, "stop takes either 'iterations' or 'seconds'"),
+        ({"pack": 0}, "pack is '0'"),
+        ({"pack": "auto", "scheduler": "asha"}, "packed students go in step"),
+        ({"keys": {LAMBDA: ["much"]}, "methods": ["fakd"]}, "LAMBDA takes a float .* gives 'much', a str"),
+        ({"keys": {"SOLVER.MAX_ITER": [2.5]}}, "MAX_ITER takes a int"),
+        (
+            {"keys": {"KD.FAKDChannel.LAMBDDA": [1]}, "methods": ["fakd"]},
+            "no config key KD.FAKDChannel.LAMBDDA",
+        ),
+        ({"keys": {LAMBDA: [1.0, 1]}, "methods": ["fakd"]}, "have the same config"),
+        ({"keys": {"MODEL.SEM_SEG_HEAD.NAME": ["NoHead"]}}, "does not build: .*NoHead"),
+        ({"opts": {"DATASETS.TRAIN": ["nowhere"]}}, "does not build: .*no dataset nowhere"),
+        ({"teacher": {"config": "x", "weights": "y"}, "methods": ["cwd"]}, "no teacher's weights"),
+        ({"methods": ["nonsense"]}, "no recipe 'nonsense'"),
+        ({"teacher": {}}, "need a teacher"),
+        ({"metric": "miou"}, "metric is 'miou'; choose from mIoU"),
+        (
+            {"search": "optuna", "samples": 2, "keys": {LAMBDA: {"uniform": [2, 1]}}, "methods": ["fakd"]},
+            "low, high",
+        ),
+        (ASKED | {"keys": {LAMBDA: [1]}, "scheduler": "asha"}, "whole runs"),
+        ({"scheduler": "asha", "opts": {"TEST.EVAL_PERIOD": 4}}, "set TEST.EVAL_PERIOD below"),
+        ({"scheduler": "pbt"}, "pbt needs 'keys'"),
+        ({"scheduler": "pbt", "keys": {"KD.CWD.TAU": [1.0, 2.0]}}, "cannot change KD.CWD.TAU within a run"),
+        ({"scheduler": "pbt", "keys": {"KD.CWD.WEIGHT": [1.0]}}, "two points"),
+        (
+            {"scheduler": "pbt", "keys": {"KD.CWD.WEIGHT": [1.0, 2.0]}, "concurrency": 1},
+            "wait for each other",
+        ),
+        (
+            {
+                "scheduler": "pbt",
+                "keys": TWO,
+                "opts": {"TEST.EVAL_PERIOD": 2, "SOLVER.CHECKPOINT_PERIOD": 3},
+            },
+            "set SOLVER.CHECKPOINT_PERIOD to",
+        ),
+    ],
+)
+def test_mistakes_are_refused(tmp_path, changes, message):
+    with pytest.raises((ValueError, KeyError, FileNotFoundError), match=message):
+        plan(tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_what_trains_makes_another_sweep():
+    first = parse_spec(content()).content()
+    assert trains_as(first, parse_spec(content(concurrency=1, retries=0, title="x")).content())
+    assert not trains_as(first, parse_spec(content(seeds=[1])).content())
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_sweeps_of_the_paper_are_read(path, monkeypatch):
+    monkeypatch.chdir(SWEEPS.parents[2])
+    spec = read_spec(path)
+    assert spec.methods[0] == "student" and spec.seeds in ((0, 1, 2), (0,))
+    assert all(Path(pair.student).is_file() for pair in spec.pairs.values())
+    assert set(spec.paper) <= set(spec.pairs)
+
+
+def test_a_sweep_of_the_paper_builds(tmp_path, monkeypatch):
+    monkeypatch.chdir(SWEEPS.parents[2])
+    found = make_plan(read_spec(SWEEPS / "toyscenes_table5.yaml"), tmp_path)
+    assert len(found.trials) == 30 and len(found.teachers) == 1
