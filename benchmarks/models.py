@@ -36,7 +36,7 @@ class Scores(nn.Module):
         self.segmentor = segmentor
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        output = self.segmentor.encode(images)
+        output = self.segmentor.encode_normalized(images)
         size = images.shape[-2:]
         scores = [x for x in (output.logits, output.aux_logits) if x is not None]
         return [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in scores]

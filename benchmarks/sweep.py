@@ -39,7 +39,7 @@ def fill(report: Report) -> None:
     steps = {
         "alone": all_alone,
         "packed": all_packed,
-        "the teacher's forward": lambda: teacher.teach(stacked, batch),
+        "the teacher's forward": lambda: teacher.teacher(stacked, batch),
     }
     costs = report.measure(case, steps)
     apart, together, forward = (cost.ms for cost in costs.values())

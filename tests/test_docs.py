@@ -108,7 +108,7 @@ def test_the_network_of_the_page_distils(tmp_path, monkeypatch):
         and type(student.decode_head).__name__ == "SkipHead"
     )
     teacher = seg_output(seg_spec(num_classes=12, channels=16), n=2, size=(8, 8))
-    output = student.train().encode(torch.randn(2, 3, 64, 64))
+    output = student.train().encode(255 * torch.rand(2, 3, 64, 64))
     labels = draw_labels(size=output.logits.shape[-2:], num_classes=12)
     loss = build_loss("CWD", student.spec, seg_spec(num_classes=12, channels=16))
     loss(loss_inputs(output, teacher, labels)).backward()

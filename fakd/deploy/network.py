@@ -119,7 +119,7 @@ class DeployedNetwork(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Scores (N, K, H, W) of images (N, 3, H, W)."""
         x = self.network.normalize(image) if self.normalize else image
-        logits = self.network.encode(x.to(self.dtype)).logits.float()
+        logits = self.network.encode_normalized(x.to(self.dtype)).logits.float()
         corners = self.network.decode_head.align_corners
         return F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=corners)
 

@@ -109,7 +109,7 @@ def prepare(
         )
     teacher = getattr(unwrapped(trainer.model), "teacher", None)
     if teacher is not None and trainer.start_iter == 0:
-        check_teacher(teacher, cfg)
+        check_teacher(teacher.network, cfg)
     return trainer
 
 

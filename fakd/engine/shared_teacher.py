@@ -12,7 +12,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
-from torch import Tensor
+from torch import Tensor, nn
 
 from fakd.data import build_train_loader
 from fakd.modeling import Distiller
@@ -172,25 +172,25 @@ def _noted(run: PackedRun) -> Iterator[None]:
         run.error = run.error or error
 
 
-class SharedTeacher:
+class SharedTeacher(nn.Module):
     """The first student's teacher; its answer to a batch is kept for all who ask about the same batch."""
 
     def __init__(self) -> None:
-        self._first: Distiller | None = None
+        super().__init__()
+        self._first: nn.Module | None = None
         self._answers: dict[tuple[int, ...], SegOutput] = {}
 
     def serve(self, distiller: Distiller) -> None:
         """Puts itself in the place of the teacher that ``distiller`` was built with."""
         if self._first is None:
-            self._first, self._teach = distiller, distiller.teach
-        distiller.teacher = self._first.teacher
-        distiller.teach = self.teach  # type: ignore
+            self._first = distiller.teacher
+        distiller.teacher = self
 
-    def teach(self, images: Tensor, batch: list[dict[str, Any]]) -> SegOutput:
+    def forward(self, images: Tensor, batch: list[dict[str, Any]]) -> SegOutput:
         """The teacher's answer to a batch, computed for the first run that asks."""
         key = tuple(map(id, batch))  # no image dies, and gives its id away, before forget()
         if key not in self._answers:
-            self._answers[key] = self._teach(images, batch)
+            self._answers[key] = self._first(images, batch)
         return self._answers[key]
 
     def forget(self) -> None:

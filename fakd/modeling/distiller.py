@@ -16,6 +16,7 @@ from ..losses import DistillLoss
 from ..structures import LossInputs, SegOutput
 from .build import build_distill_losses, build_segmentor, build_teacher
 from .segmentor import Segmentor
+from .teacher import FrozenTeacher
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +25,16 @@ logger = logging.getLogger(__name__)
 class Distiller(nn.Module):
     """Trains a student beside a frozen teacher; in evaluation and in checkpoints it is the student.
 
-    The teacher is in eval mode and without gradients whatever the trainer calls. ``state_dict`` and
-    ``load_state_dict`` are the student's own, so any trainer's checkpoint is one of the plain student.
-    What else has state (statistics, queues, adapters) is in :attr:`distillation_state`, to be given to a
-    checkpointer beside the model.
+    ``state_dict`` and ``load_state_dict`` are the student's own, so any trainer's checkpoint is one of the
+    plain student. What else has state (statistics, queues, adapters) is in :attr:`distillation_state`, to be
+    given to a checkpointer beside the model.
+
+    :attr:`teacher` may be replaced by any module that is called in the same way and gives the same maps:
+    one that remembers its last answer, for instance, lets several students share a forward pass.
 
     Args:
         student: the network that is trained.
-        teacher: the frozen network.
+        teacher: the network to learn from; it is frozen.
         losses: distillation losses by name.
 
     Raises:
@@ -39,7 +42,7 @@ class Distiller(nn.Module):
     """
 
     student: Segmentor
-    teacher: Segmentor
+    teacher: nn.Module  # a FrozenTeacher, or what stands in for it
     losses: Any  # a ModuleDict of DistillLoss
 
     @configurable
@@ -52,7 +55,7 @@ class Distiller(nn.Module):
                 "set MODEL.SEM_SEG_HEAD.NUM_CLASSES alike in both configs (KD.TEACHER.CONFIG_FILE)."
             )
         self.student = student
-        self.teacher = teacher.requires_grad_(False).eval()
+        self.teacher = FrozenTeacher(teacher, student.input_format)
         self.losses = nn.ModuleDict(losses)
         self._progress = 0.0
 
@@ -91,26 +94,19 @@ class Distiller(nn.Module):
         """As :meth:`Segmentor.forward`, with a ``loss_<Name>`` more per distillation loss in training."""
         if not self.training:
             return self.student(batched_inputs)
-        images = self.student.stack(batched_inputs)
-        labels = self.student.stack_labels(batched_inputs)
-        teacher = self.teach(images.tensor, batched_inputs)
-        student = self.student.encode(self.student.normalize(images.tensor))
-        losses = self.student.losses(student, labels)
-        losses.update(self._distillation_losses(student, teacher, labels))
-        return losses
+        images, labels = self.student.stack_batch(batched_inputs)
+        # In this order, because the teacher's activations are gone before the student's are kept.
+        teacher, student = self.teacher(images, batched_inputs), self.student.encode(images)
+        return {**self.student.losses(student, labels), **self.distillation_losses(student, teacher, labels)}
 
-    @torch.no_grad()
-    def teach(self, images: Tensor, batched_inputs: list[dict[str, Any]]) -> SegOutput:
-        """What the teacher makes of images (N, 3, H, W), those of ``batched_inputs`` stacked."""
-        return self.teacher.encode(self.teacher.normalize(self._teacher_channels(images)))
-
-    def _teacher_channels(self, images: Tensor) -> Tensor:
-        """The batch is in the student's channel order; the teacher may have been trained on the other."""
-        return images if self.teacher.input_format == self.student.input_format else images.flip(1)
-
-    def _distillation_losses(
+    def distillation_losses(
         self, student: SegOutput, teacher: SegOutput, labels: Tensor
     ) -> dict[str, Tensor]:
+        """Every loss times its weight, as ``loss_<Name>``, from both networks' maps and (N, H, W) labels.
+
+        Raises:
+            ValueError: a loss returned something other than a scalar.
+        """
         # Softmaxes over thousands of pixels and covariances do not survive half precision.
         with torch.autocast(self.device.type, enabled=False):
             small = resize_labels(labels, student.feature.shape[-2:])
@@ -129,11 +125,6 @@ class Distiller(nn.Module):
                     "return a scalar, such as a mean over the valid pixels."
                 )
         return {f"loss_{name}": self.losses[name].config.weight * value for name, value in values.items()}
-
-    def train(self, mode: bool = True) -> Distiller:
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def state_dict(self, *args, **kwargs):
         return self.student.state_dict(*args, **kwargs)

@@ -121,7 +121,11 @@ class Segmentor(nn.Module):
         )
 
     def encode(self, images: Tensor) -> SegOutput:
-        """All maps a loss may want, from images (N, 3, H, W) that are normalised; nothing is up-sampled."""
+        """All maps a loss may want, not up-sampled, from images (N, 3, H, W) of 0 to 255."""
+        return self.encode_normalized(self.normalize(images))
+
+    def encode_normalized(self, images: Tensor) -> SegOutput:
+        """:meth:`encode` for images that :meth:`normalize` has seen already."""
         stages = self.backbone(images)
         feature, logits = self.decode_head(stages)
         classifier = self.decode_head.conv_seg
@@ -141,11 +145,15 @@ class Segmentor(nn.Module):
         Returns:
             In training the losses by name, else per image ``{"sem_seg": (K, height, width)}``.
         """
-        images = self.stack(batched_inputs)
-        output = self.encode(self.normalize(images.tensor))
         if self.training:
-            return self.losses(output, self.stack_labels(batched_inputs))
-        return self.predict(output, images, batched_inputs)
+            images, labels = self.stack_batch(batched_inputs)
+            return self.losses(self.encode(images), labels)
+        stacked = self.stack(batched_inputs)
+        return self.predict(self.encode(stacked.tensor), stacked, batched_inputs)
+
+    def stack_batch(self, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+        """A training batch on the device: raw images (N, 3, H, W) and labels (N, H, W)."""
+        return self.stack(batched_inputs).tensor, self.stack_labels(batched_inputs)
 
     def stack(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """The raw images as one float batch on the device, padded on the right and bottom with the mean."""

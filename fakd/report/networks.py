@@ -86,7 +86,7 @@ def predictions(
 def activation(cfg: CfgNode, network: Any, record: dict[str, Any]) -> Tensor:
     """(h, w) squared length of the feature in front of a Segmentor's classifier, at every pixel."""
     item = SemSegMapper(cfg, is_train=False)(record)
-    output = network.encode(network.normalize(network.stack([item]).tensor))
+    output = network.encode(network.stack([item]).tensor)
     return output.feature[0].float().square().sum(dim=0).cpu()
 
 

@@ -21,7 +21,7 @@ def segmentor(request):
 def test_scores_are_linear_in_the_feature_beside_them(segmentor, size, training):
     """Losses that reason about the classifier rely on it, also under dropout and at odd sizes."""
     segmentor.train(training)
-    output = segmentor.encode(torch.randn(3, 3, *size))
+    output = segmentor.encode_normalized(torch.randn(3, 3, *size))
     assert isinstance(output, SegOutput)
     n, a, h, w = output.feature.shape
     assert (n, a) == (3, A) and output.weight.shape == (K, A) and output.bias.shape == (K,)
@@ -38,12 +38,12 @@ def test_dropout_is_before_the_feature(segmentor):
     """In training whole channels of the very feature that is returned are zero."""
     segmentor.decode_head.dropout.p = 0.5
     with torch.no_grad():
-        feature = segmentor.encode(torch.randn(4, 3, 64, 64)).feature
+        feature = segmentor.encode_normalized(torch.randn(4, 3, 64, 64)).feature
     assert (feature.flatten(2) == 0).all(2).float().mean() > 0.2
 
 
 def test_a_gradient_reaches_every_parameter(segmentor):
-    output = segmentor.encode(torch.randn(3, 3, 65, 65))
+    output = segmentor.encode_normalized(torch.randn(3, 3, 65, 65))
     (output.logits * torch.randn_like(output.logits)).sum().backward()
     for name, p in segmentor.decode_head.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all() and p.grad.any(), name
@@ -51,7 +51,7 @@ def test_a_gradient_reaches_every_parameter(segmentor):
 
 def test_the_classifier_is_live(segmentor):
     """Gradients and updates go through ``SegOutput.weight``, which is no copy."""
-    output = segmentor.encode(torch.randn(3, 3, 64, 64))
+    output = segmentor.encode_normalized(torch.randn(3, 3, 64, 64))
     output.weight.sum().backward()
     weight = segmentor.decode_head.conv_seg.weight
     assert torch.equal(weight.grad, torch.ones_like(weight))
@@ -62,6 +62,6 @@ def test_evaluation_is_deterministic_and_independent_of_the_batch(segmentor):
     segmentor.eval()
     x = torch.randn(2, 3, 64, 72)
     with torch.no_grad():
-        both = segmentor.encode(x).logits
-        assert torch.equal(both, segmentor.encode(x).logits)
-        torch.testing.assert_close(both[:1], segmentor.encode(x[:1]).logits, rtol=1e-4, atol=1e-5)
+        both = segmentor.encode_normalized(x).logits
+        assert torch.equal(both, segmentor.encode_normalized(x).logits)
+        torch.testing.assert_close(both[:1], segmentor.encode_normalized(x[:1]).logits, rtol=1e-4, atol=1e-5)

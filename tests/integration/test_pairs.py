@@ -60,17 +60,16 @@ def test_a_pair_takes_a_step_with_every_recipe(pair):
 
     # Both networks run once; every recipe sees the same maps, as if it were alone.
     batch = scenes(2, SIDE)
-    raw = student.stack(batch).tensor
-    labels = student.stack_labels(batch)
-    taught = distiller.teach(raw, batch)
-    output = student.encode(student.normalize(raw))
+    raw, labels = student.stack_batch(batch)
+    taught = distiller.teacher(raw, batch)
+    output = student.encode(raw)
     assert output.logits.shape[-2:] == taught.logits.shape[-2:]
     maps = [output.logits, output.feature, *output.stages.values()]
     total = sum(student.losses(output, labels).values())
     for recipe in METHODS:
         config = load_config(STUDENTS[pair], OPTIONS, recipe)
         distiller.losses = nn.ModuleDict(build_distill_losses(config, student.spec, teacher.spec))
-        losses = distiller._distillation_losses(output, taught, labels)
+        losses = distiller.distillation_losses(output, taught, labels)
         assert set(losses) == {f"loss_{name}" for name in config.KD.LOSSES}
         assert all(value.isfinite() for value in losses.values()), (recipe, losses)
         value = sum(losses.values())

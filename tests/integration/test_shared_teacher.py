@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fakd.engine import PackedRun, run, run_pack, shared_part
-from fakd.modeling import Distiller
+from fakd.modeling.teacher import FrozenTeacher
 
 from .conftest import assert_same_weights, tiny_config, weights
 
@@ -43,8 +43,8 @@ def test_packed_students_end_as_they_would_alone(tmp_path, alone, teacher):
 
 def test_the_teacher_looks_at_a_batch_once(tmp_path, teacher, monkeypatch):
     seen = []
-    teach = Distiller.teach
-    monkeypatch.setattr(Distiller, "teach", lambda self, *args: seen.append(1) or teach(self, *args))
+    teach = FrozenTeacher.forward
+    monkeypatch.setattr(FrozenTeacher, "forward", lambda self, *args: seen.append(1) or teach(self, *args))
     run_pack([PackedRun(config(tmp_path, m, teacher, "TEST.EVAL_PERIOD", "0")) for m in METHODS])
     assert len(seen) == 6
 

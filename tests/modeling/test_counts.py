@@ -68,7 +68,7 @@ def test_operations(name):
 
 def operations(network):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.encode(torch.empty(1, 3, 512, 512, device="meta"))
+        network.encode_normalized(torch.empty(1, 3, 512, 512, device="meta"))
     return counter.get_total_flops() / 2e9
 
 

@@ -196,7 +196,7 @@ def test_its_state_is_the_plain_student_s_alone():
     model.load_state_dict(plain.state_dict())
     assert all(torch.equal(v, plain.state_dict()[k]) for k, v in model.student.state_dict().items())
     teacher = small_segmentor(width=0.125, channels=12, seed=1).state_dict()
-    assert all(torch.equal(v, teacher[k]) for k, v in model.teacher.state_dict().items())
+    assert all(torch.equal(v, teacher[k]) for k, v in model.teacher.network.state_dict().items())
     plain.load_state_dict(model.state_dict())
     with pytest.raises(RuntimeError, match="unknown_weight"):
         model.load_state_dict({**plain.state_dict(), "unknown_weight": torch.zeros(1)})
@@ -256,7 +256,9 @@ def test_it_is_built_from_a_config_through_detectron2(files):
     assert "Distiller" in META_ARCH_REGISTRY
     model = build_model(load(files, "KD.FAKDChannel.LAMBDA", "0.7"))
     assert isinstance(model, Distiller)
-    assert all(torch.equal(v, files[3].state_dict()[k]) for k, v in model.teacher.state_dict().items())
+    assert all(
+        torch.equal(v, files[3].state_dict()[k]) for k, v in model.teacher.network.state_dict().items()
+    )
     assert list(model.losses) == ["FAKDChannel"]
     assert model.losses["FAKDChannel"].config.lambda_ == 0.7
     student = build_model(load(files, recipe="student"))
@@ -274,7 +276,10 @@ def test_a_loss_of_weight_zero_is_not_built(files):
     model = build_model(cfg)
     assert list(model.losses) == ["CWD"]
     assert not any("FAKDChannel" in key for key in model.distillation_state.state_dict())
-    assert build_distill_losses(load(files, recipe="student"), model.student.spec, model.teacher.spec) == {}
+    assert (
+        build_distill_losses(load(files, recipe="student"), model.student.spec, model.teacher.network.spec)
+        == {}
+    )
 
 
 def test_a_teacher_of_other_classes_or_another_config_is_refused(files):
@@ -296,4 +301,4 @@ def test_a_teacher_that_was_distilled_itself_needs_no_teacher_of_its_own(files, 
     text = open(files[1]).read() + "  META_ARCHITECTURE: Distiller\nKD: {RECIPE: cwd}\n"
     (tmp_path / "distilled.yaml").write_text(text)
     model = build_model(load(files, teacher=str(tmp_path / "distilled.yaml")))
-    assert type(model.teacher).__name__ == "Segmentor"
+    assert type(model.teacher.network).__name__ == "Segmentor"

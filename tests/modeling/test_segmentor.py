@@ -33,7 +33,7 @@ def test_in_training_it_gives_losses_that_are_the_plain_cross_entropies():
     assert set(losses) == {"loss_seg", "loss_aux"}
     images = torch.stack([x["image"] for x in batch]).float()
     mean, std = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 50.0, 40.0])
-    output = model.encode((images - mean[:, None, None]) / std[:, None, None])
+    output = model.encode_normalized((images - mean[:, None, None]) / std[:, None, None])
     labels = torch.stack([x["sem_seg"] for x in batch])
     for name, logits, factor in (("loss_seg", output.logits, 1), ("loss_aux", output.aux_logits, 0.4)):
         scores = F.interpolate(logits, size=(64, 80), mode="bilinear", align_corners=False)
@@ -50,7 +50,7 @@ def test_in_evaluation_it_gives_scores_at_the_size_asked_for():
     batch[1].update(height=100, width=90)
     with torch.no_grad():
         first, second = model(batch)
-        logits = model.encode(model.normalize(model.stack(batch).tensor)).logits
+        logits = model.encode(model.stack(batch).tensor).logits
     full = F.interpolate(logits, size=(64, 80), mode="bilinear", align_corners=False)
     assert first["sem_seg"].shape == (5, 64, 80) and second["sem_seg"].shape == (5, 100, 90)
     torch.testing.assert_close(first["sem_seg"], full[0])
@@ -104,7 +104,7 @@ def test_the_mean_is_over_the_labelled_pixels_or_all():
     values = {}
     for mean in ("valid", "all"):
         model = small_segmentor(loss_mean=mean).eval()  # the same weights, and no dropout
-        output = model.encode(model.normalize(model.stack(batch).tensor))
+        output = model.encode(model.stack(batch).tensor)
         values[mean] = model.losses(output, labels)["loss_seg"].item()
     assert values["all"] == pytest.approx(share * values["valid"], rel=1e-5)
     assert share < 0.9
@@ -117,7 +117,7 @@ def test_another_void_label():
         model = small_segmentor(ignore_value=void).eval()
         labels = torch.stack([x["sem_seg"] for x in batch])
         labels = labels.where(labels != VOID, void)
-        output = model.encode(model.normalize(model.stack(batch).tensor))
+        output = model.encode(model.stack(batch).tensor)
         losses.append(model.losses(output, labels)["loss_seg"].item())
     assert losses[0] == losses[1] > 0
 
@@ -128,7 +128,7 @@ def test_scores_have_the_alignment_of_the_head():
     batch = items((64, 80), (64, 80), labels=False)
     with torch.no_grad():
         scores = model(batch)[0]["sem_seg"]
-        logits = model.encode(model.normalize(model.stack(batch).tensor)).logits
+        logits = model.encode(model.stack(batch).tensor).logits
     corners = scores[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     torch.testing.assert_close(corners, logits[0][:, [0, 0, -1, -1], [0, -1, 0, -1]])
 
