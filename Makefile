@@ -11,10 +11,10 @@ FITS := import sys, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install quickstart test lint bench docs doctor clean
+.PHONY: help install quickstart test test-upstream lint bench docs doctor clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 install: $(READY)  ## set up .venv: PyTorch, detectron2, this package
 	@echo "$(VENV) is ready"
@@ -22,8 +22,15 @@ install: $(READY)  ## set up .venv: PyTorch, detectron2, this package
 quickstart: $(READY)  ## train a teacher and three students on toyscenes, and report
 	@$(BIN)/python tools/quickstart.py
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest -q
+test: $(READY)  ## run the tests in two processes, and print the ten slowest
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=10
+
+# Not part of CI: it needs GitHub, and upstream may have changed overnight. The environment is one of its own.
+test-upstream:  ## run the tests with upstream's newest detectron2 (needs GitHub and a C++ compiler)
+	$(MAKE) install VENV=build/upstream
+	build/upstream/bin/python -m pip uninstall -q -y detectron2
+	PIP_CONSTRAINT=constraints.txt build/upstream/bin/python tools/install_detectron2.py --from git
+	$(MAKE) test VENV=build/upstream
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .
@@ -36,7 +43,7 @@ bench: $(READY)  ## measure speed and memory beside plain reference forms
 docs: $(BIN)/mkdocs  ## make the documentation's site in build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-doctor:  ## say what is installed and how to mend what is missing
+doctor:  ## say what is installed and how to fix what is missing
 	@python=$(BIN)/python; [ -x $$python ] || python=python3; $$python tools/doctor.py
 
 clean:  ## remove caches and build folders; .venv, datasets and output stay
