@@ -23,6 +23,7 @@ LEVELS = {
     "data": 3,
     "evaluation": 3,
     "modeling": 3,
+    "validation": 3,
     "engine": 4,
     "sweep": 5,
     "report": 5,
@@ -41,6 +42,7 @@ LIBRARIES = {
     "yaml": 3,
     "cv2": 3,
     "tqdm": 3,
+    "pydantic": 3,
     "pandas": 5,
     "ray": 5,
 }
