@@ -1,14 +1,23 @@
-"""Files that appear whole or not at all, and those that grow by a line at a time."""
+"""Files that appear whole or not at all or grow by whole lines, and folders for one process at a time."""
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+logger = logging.getLogger(__name__)
+
 _SUFFIX = ".partial"
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
@@ -43,6 +52,66 @@ def remove_leftovers(folder: str | Path) -> None:
     """Deletes the temporary files that killed writers left in ``folder``."""
     for leftover in Path(folder).glob(f"*{_SUFFIX}"):
         leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive_lock(folder: str | Path, patience: float) -> Iterator[None]:
+    """Keeps every other process that asks for the same folder out of the block.
+
+    The lock ends with its process, however that ends. It is a lock on ``<folder>/.lock``, whose text says who
+    holds it. On a file system without locks the block runs all the same, and a warning says so.
+
+    Args:
+        folder: made if it is not there.
+        patience: seconds to wait for another process, which may be about to end.
+
+    Raises:
+        TimeoutError: another process still holds the folder; the message names folder, process and host.
+        OSError: the folder cannot be written, or its file system reports an error; the message names it.
+    """
+    path = Path(folder, ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as file:
+        locked = _acquire(file, path, patience)
+        with contextlib.suppress(OSError):  # of a full disk; the lock is none the worse for it
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+        try:
+            yield
+        finally:
+            if locked:
+                # Closing is not enough: child processes share the open file, and with it the lock.
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _acquire(file: IO[str], path: Path, patience: float) -> bool:
+    """Whether the file could be locked; False where its file system has no locks."""
+    end = time.monotonic() + patience
+    waiting = False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                logger.warning(
+                    f"The file system of '{path.parent}' has no locks ({error.strerror}): nothing keeps a "
+                    "second run out of this folder."
+                )
+                return False
+            if error.errno not in _HELD:
+                raise OSError(error.errno, f"cannot lock '{path}': {error.strerror}") from error
+        file.seek(0)
+        holder = file.read() or "another process"
+        if time.monotonic() > end:
+            raise TimeoutError(
+                f"'{path.parent}' is in use: {holder} trains there. End it first, or choose another "
+                "OUTPUT_DIR."
+            )
+        if not waiting:
+            logger.warning(f"'{path.parent}' is in use by {holder}; waiting up to {patience:.0f} seconds.")
+            waiting = True
+        time.sleep(0.2)
 
 
 def file_digest(path: str | Path, algorithm: str = "sha256") -> str:

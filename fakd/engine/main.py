@@ -75,8 +75,9 @@ def run(
     check_config(cfg)
     folder = RunFolder(cfg.OUTPUT_DIR)
     folder.admit(cfg, resume)
-    comm.synchronize()  # the first rank is about to change what the others have just looked at
-    with run_logging(cfg.OUTPUT_DIR, quiet, bar):
+    with folder.lock(), run_logging(cfg.OUTPUT_DIR, quiet, bar):
+        folder.admit(cfg, resume)  # again: another process may just have left the folder
+        comm.synchronize()  # the first rank is about to change what the others have just looked at
         if (result := folder.result()) is not None:
             logger.info(f"The run in '{folder.path}' is finished; nothing to do.")
             return flat_metrics(unnested(result))

@@ -1,17 +1,22 @@
 """The folder of a run: what lies in it, and whether this command may go on in it."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 
 from fakd.config import NO_RECIPE, load_config
-from fakd.files import atomic_write
+from fakd.files import atomic_write, exclusive_lock
 from fakd.modeling.detectron2_teacher import is_detectron2_config
 from fakd.registry import DISTILL_LOSS_REGISTRY
+
+# A killed process and its data workers need some seconds to die.
+_PATIENCE = 20.0
 
 # What may differ between a run and its resume, because no weight and no metric depends on it.
 _FREE = (
@@ -39,6 +44,25 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.result_file = self.path / "result.json"
         self.confusion_file = self.path / "confusion.json"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other runs out of the folder; entered by all ranks together.
+
+        Raises:
+            TimeoutError, OSError: see :func:`fakd.files.exclusive_lock`; on every rank.
+        """
+        with contextlib.ExitStack() as held:
+            error = None
+            if comm.is_main_process():
+                try:
+                    held.enter_context(exclusive_lock(self.path, _PATIENCE))
+                except OSError as problem:
+                    error = problem
+            for each in comm.all_gather(error):
+                if each is not None:
+                    raise each
+            yield
 
     def admit(self, cfg: CfgNode, resume: bool) -> None:
         """Checks that ``cfg`` may train here.

@@ -98,9 +98,11 @@ def run_pack(runs: Sequence[PackedRun]) -> None:
         raise ValueError("These runs cannot be packed: they differ in teacher, data, batch, seed or length.")
     for run in runs:
         run.folder.admit(run.cfg, run.resume)
-    with contextlib.ExitStack() as logs:
+    with contextlib.ExitStack() as held:
         for run in runs:
-            logs.enter_context(run_logging(run.cfg.OUTPUT_DIR, quiet=True))
+            held.enter_context(run.folder.lock())
+            held.enter_context(run_logging(run.cfg.OUTPUT_DIR, quiet=True))
+            run.folder.admit(run.cfg, run.resume)  # again: another process may just have left the folder
         _Pack(runs).train()
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import functools
 import os
 import socket
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,24 +100,22 @@ def run_trials(
         Exception: something that another attempt may mend.
     """
     files = {trial: lines_file(output, trial.folder) for trial in trials}
-    with contextlib.ExitStack() as locks:
-        for trial, file in files.items():
-            locks.enter_context(_alone(trial.folder))
-            append(file, "start", **_process(), **_place(trial))
-        try:
-            errors = _run(trials, files, report, gpus)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            return _note(files.values(), "out_of_memory", error)
-        except _FINAL as error:
-            return _note(files.values(), "failed", error)
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            return _note(files.values(), "failed", error)
-        except RuntimeError as error:
-            if "allocate memory" not in str(error):  # what PyTorch says when the host has no more
-                raise
-            return _note(files.values(), "out_of_memory", error)
+    for trial, file in files.items():
+        append(file, "start", **_process(), **_place(trial))
+    try:
+        errors = _run(trials, files, report, gpus)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return _note(files.values(), "out_of_memory", error)
+    except _FINAL as error:
+        return _note(files.values(), "failed", error)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        return _note(files.values(), "failed", error)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):  # what PyTorch says when the host has no more
+            raise
+        return _note(files.values(), "out_of_memory", error)
     for trial, problem in errors.items():
         if problem is not None:
             _note([files[trial]], "failed", problem)
@@ -238,20 +233,3 @@ def _rank(index: int, world: int, url: str, trial: Trial, file: Path, report: Re
     comm.create_local_process_group(world)
     comm.synchronize()
     _run_one(trial, file, report)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path, patience: float = 60.0) -> Iterator[None]:
-    """Waits until no other process trains in ``folder``: one whose sweep was killed may still be dying."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        end = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > end:
-                    raise TimeoutError(f"another process trains in '{folder}'; end it first.") from None
-                threading.Event().wait(0.2)
-        yield
