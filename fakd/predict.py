@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 from fakd.data.augmentations import RandomScale, build_augmentations
-from fakd.data.images import as_array, decode, open_image
+from fakd.data.images import as_array, decode, read_image
 from fakd.deploy.export import FORMATS
 from fakd.deploy.exported import load_exported
 from fakd.deploy.network import make_card
@@ -129,8 +129,7 @@ def read_picture(picture: Picture) -> np.ndarray:
         ValueError: a file is no picture, or an array has another shape or type.
     """
     if isinstance(picture, str | Path):
-        with open_image(str(picture)) as opened:
-            return as_array(decode(opened), "RGB")
+        return read_image(str(picture))
     if isinstance(picture, Image.Image):
         return as_array(decode(picture), "RGB")
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:

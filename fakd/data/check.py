@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from fakd.files import atomic_write
 
-from .images import decode, open_image, size_error
+from .images import decode, open_image, read_image, size_error
 from .labels import read_label
+from .records import evenly_spaced
 
 SHOWN = 18  # images on the contact sheet
 _COLUMNS, _TILE, _GAP, _LINE = 6, (192, 145), 4, 24
@@ -103,7 +104,7 @@ def _count(
 
 def _draw_sheet(records: list[dict], metadata, path: str | Path, number: int) -> None:
     """Images spread over the dataset, each above its label in the colours of the classes; void is black."""
-    chosen = np.linspace(0, len(records) - 1, min(number, len(records))).round().astype(int)
+    chosen = evenly_spaced(records, number)
     legend = [
         *zip(metadata.stuff_classes, map(tuple, metadata.stuff_colors), strict=True),
         ("void", (0, 0, 0)),
@@ -113,10 +114,8 @@ def _draw_sheet(records: list[dict], metadata, path: str | Path, number: int) ->
     names = len(legend) if len(legend) <= _MOST_NAMES else 0
     height = 2 * rows * _TILE[1] + -(-names // _COLUMNS) * _LINE
     sheet = Image.new("RGB", (_COLUMNS * _TILE[0], height), "white")
-    for place, index in enumerate(chosen):
-        record = records[index]
-        with open_image(record["file_name"]) as picture:
-            image = decode(picture)
+    for place, record in enumerate(chosen):
+        image = Image.fromarray(read_image(record["file_name"]))
         label = read_label(record["sem_seg_file_name"], metadata.ignore_label, -1, metadata.get("id_map"))
         row, column = divmod(place, _COLUMNS)
         for part, tile in enumerate((image, Image.fromarray(colours[label]))):

@@ -3,20 +3,19 @@
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 #: EXIF orientations under which a picture is shown with width and height exchanged.
 _TURNED = (5, 6, 7, 8)
 
 #: PIL modes of more than 8 bits a channel, which nobody can say how to bring into 8.
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-
-#: What Pillow raises of files that are no pictures, or damaged, or beyond the size it holds for honest.
-_UNREADABLE = (OSError, SyntaxError, Image.DecompressionBombError)
 
 
 @contextlib.contextmanager
@@ -31,10 +30,42 @@ def open_image(path: str, what: str = "image") -> Iterator[Image.Image]:
         ValueError: the file cannot be read, now or in the block; the message names it.
     """
     try:
-        with PathManager.open(path, "rb") as handle, Image.open(handle) as picture:
+        with PathManager.open(path, "rb") as handle, _open(handle) as picture:
             yield picture
-    except _UNREADABLE as error:  # few of Pillow's messages name the file
+    except OSError as error:  # few of Pillow's messages name the file
         raise ValueError(f"Cannot read the {what} '{path}': {error}") from error
+
+
+def _open(handle: IO[bytes]) -> Image.Image:
+    try:
+        return Image.open(handle)
+    except Exception as error:  # of a damaged header Pillow raises more than it documents
+        raise OSError(str(error)) from error
+
+
+def load(picture: Image.Image) -> Image.Image:
+    """An opened picture with its pixels decoded, after the check that its file offers.
+
+    A png is read only if all its checksums are right: Pillow skips those of the pixels, and pads what is left
+    of a damaged stream. A jpeg has none; it must not end before its pixels do.
+
+    Raises:
+        OSError: the file is damaged.
+    """
+    try:
+        if isinstance(picture, PngImageFile) and picture.fp is not None:
+            _check_png(picture.fp)
+        picture.load()
+    except Exception as error:  # here too
+        raise OSError(f"it is damaged: {error}") from error
+    return picture
+
+
+def _check_png(file: IO[bytes]) -> None:
+    position = file.tell()
+    file.seek(0)
+    Image.open(file).verify()
+    file.seek(position)
 
 
 def decode(picture: Image.Image, factor: float = 1.0) -> Image.Image:
@@ -56,7 +87,18 @@ def decode(picture: Image.Image, factor: float = 1.0) -> Image.Image:
     if factor < 1:
         width, height = picture.size
         picture.draft(None, (math.ceil(width * factor), math.ceil(height * factor)))
-    return detection_utils._apply_exif_orientation(picture).convert("RGB")
+    # Loaded first: detectron2's look for EXIF data decodes a png and swallows what is wrong with it.
+    return detection_utils._apply_exif_orientation(load(picture)).convert("RGB")
+
+
+def read_image(path: str, image_format: str = "RGB") -> np.ndarray:
+    """(H, W, 3) uint8 pixels of an image file, turned as its EXIF data says, in "RGB" or "BGR".
+
+    Raises:
+        ValueError: the file cannot be read or is damaged; the message names it.
+    """
+    with open_image(path) as picture:
+        return as_array(decode(picture), image_format)
 
 
 def as_array(picture: Image.Image, image_format: str) -> np.ndarray:
@@ -67,8 +109,11 @@ def as_array(picture: Image.Image, image_format: str) -> np.ndarray:
 def shown_size(picture: Image.Image) -> tuple[int, int]:
     """Width and height of a picture as detectron2 reads it, which turns it as its EXIF data says."""
     width, height = picture.size
-    # The base class's method looks at the header; that of a png decodes all its pixels first.
-    turned = Image.Image.getexif(picture).get(274) in _TURNED
+    try:
+        # The base class's method looks at the header; that of a png decodes all its pixels first.
+        turned = Image.Image.getexif(picture).get(274) in _TURNED
+    except Exception:  # detectron2 does not turn what has EXIF data that cannot be read
+        turned = False
     return (height, width) if turned else (width, height)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from detectron2.data import Metadata
 
-from .images import open_image
+from .images import load, open_image
 
 #: PIL modes whose pixels are plain class ids; colour pictures would need a palette nobody gave us.
 INDEX_MODES = ("P", "L", "I", "I;16", "I;16B")
@@ -55,7 +55,7 @@ def read_ids(path: str) -> np.ndarray:
         ValueError: the file cannot be read or is not single-channel; the message names it.
     """
     with open_image(path, "label file") as picture:
-        mode, label = picture.mode, np.array(picture)
+        mode, label = picture.mode, np.array(load(picture))
     if mode not in INDEX_MODES:
         raise ValueError(
             f"The label file '{path}' has mode '{mode}', but class ids need a single-channel picture "

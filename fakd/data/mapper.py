@@ -12,7 +12,7 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 from .augmentations import RandomScaledCrop, build_augmentations
-from .images import as_array, decode, open_image, shown_size, size_error
+from .images import as_array, decode, open_image, read_image, shown_size, size_error
 from .labels import read_ids, read_label
 
 
@@ -97,8 +97,7 @@ class SemSegMapper:
         if self.is_train:
             aug_input = self._read_crop(sample)
         else:
-            with open_image(sample["file_name"]) as picture:
-                aug_input = T.AugInput(as_array(decode(picture), self.image_format))
+            aug_input = T.AugInput(read_image(sample["file_name"], self.image_format))
             # The prediction is asked for at the file's own size, whatever the network is shown.
             sample["height"], sample["width"] = aug_input.image.shape[:2]
         self.augmentations(aug_input)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
+from torch import Tensor
 from tqdm import tqdm
 
 from fakd.data import SemSegMapper
+from fakd.data.records import evenly_spaced
 from fakd.files import atomic_write
 
 from .exported import load_exported
@@ -24,22 +26,31 @@ from .network import Card
 _QUANTIZED = ["Conv"]
 
 
-class _Images:
-    """Training images as the network is shown them in a test, spread over the whole set, as onnxruntime reads
-    them."""
+class CalibrationImages:
+    """Training images as the network is shown them in a test, as onnxruntime reads them.
 
-    def __init__(self, cfg: CfgNode, path: Path, count: int) -> None:
+    Args:
+        cfg: its DATASETS.TRAIN is read.
+        prepare: from an input of detectron2's contract to what the graph is fed, (1, 3, H, W).
+        count: how many, spread over the whole set.
+    """
+
+    def __init__(self, cfg: CfgNode, prepare: Callable[[dict[str, Any]], Tensor], count: int) -> None:
         records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
-        chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
         mapper = SemSegMapper(cfg, is_train=False)
-        self._network = load_exported(path)
+        self._prepare = prepare
         self._items: Iterator[dict[str, Any]] = (
-            mapper(records[i]) for i in tqdm(chosen, desc="calibration", unit="image")
+            mapper(record) for record in tqdm(evenly_spaced(records, count), desc="calibration", unit="image")
         )
 
     def get_next(self) -> dict[str, np.ndarray] | None:
+        """The graph's inputs by name, or None after the last.
+
+        Raises:
+            ValueError: an image cannot be read; the message names it.
+        """
         item = next(self._items, None)
-        return None if item is None else {"image": self._network.prepare(item).numpy()}
+        return None if item is None else {"image": self._prepare(item).numpy()}
 
 
 def quantize(cfg: CfgNode, source: Path, target: str | Path, card: Card, images: int) -> None:
@@ -69,7 +80,7 @@ def quantize(cfg: CfgNode, source: Path, target: str | Path, card: Card, images:
             quantize_static(
                 source,
                 written,
-                _Images(cfg, source, images),
+                CalibrationImages(cfg, load_exported(source).prepare, images),
                 op_types_to_quantize=_QUANTIZED,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,

@@ -4,7 +4,6 @@ import json
 import logging
 from pathlib import Path
 
-import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.evaluation import inference_on_dataset
@@ -13,6 +12,7 @@ from torch import nn
 
 from fakd.checkpoint import zoo
 from fakd.data import SemSegMapper
+from fakd.data.records import evenly_spaced
 from fakd.evaluation import SegEvaluator
 from fakd.files import atomic_write
 
@@ -77,10 +77,9 @@ def _evaluate_some(teacher: nn.Module, cfg: CfgNode, num_images: int) -> tuple[f
     cfg.INPUT.FORMAT = teacher.input_format  # evaluated as itself, not behind the student's reader
     name = cfg.DATASETS.TEST[0]
     records = get_detection_dataset_dicts([name], filter_empty=False)
-    # Spread over the whole set: neighbours in a video are one image many times.
-    chosen = np.linspace(0, len(records) - 1, min(num_images, len(records))).round().astype(int)
+    chosen = evenly_spaced(records, num_images)
     loader = build_detection_test_loader(
-        [records[i] for i in chosen],
+        chosen,
         mapper=SemSegMapper(cfg, is_train=False),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )

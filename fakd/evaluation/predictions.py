@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pycocotools.mask
-from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
@@ -17,7 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from fakd.data.datasets.colours import colour_map, palette
+from fakd.data.images import read_image
 from fakd.data.labels import label_reader
+from fakd.data.records import evenly_spaced
 from fakd.files import atomic_write
 
 FORMATS = ("png", "json")
@@ -107,8 +109,7 @@ class PredictionImages(DatasetEvaluator):
         self._read_label = label_reader(metadata)
         records = DatasetCatalog.get(dataset_name)
         records = records[: math.ceil(len(records) / comm.get_world_size())]  # a rank gets neighbours
-        chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
-        self._labels = {records[i]["file_name"]: records[i]["sem_seg_file_name"] for i in chosen}
+        self._labels = {r["file_name"]: r["sem_seg_file_name"] for r in evenly_spaced(records, count)}
         self.reset()
 
     def reset(self) -> None:
@@ -121,7 +122,7 @@ class PredictionImages(DatasetEvaluator):
                 truth = self._palette[self._read_label(self._labels[file])]
                 prediction = self._palette[output["sem_seg"].argmax(dim=0).cpu().numpy()]
                 step = math.ceil(truth.shape[1] / self._WIDTH)
-                parts = (detection_utils.read_image(file, "RGB"), truth, prediction)
+                parts = (read_image(file), truth, prediction)
                 strip = np.concatenate([part[::step, ::step] for part in parts], axis=1)
                 self._strips[str(image["image_id"])] = strip
 

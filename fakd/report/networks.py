@@ -10,12 +10,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog, detection_utils
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import Tensor, nn
 
 from fakd.data import SemSegMapper
 from fakd.data.datasets.colours import palette
+from fakd.data.images import read_image
 from fakd.data.labels import label_reader
+from fakd.data.records import evenly_spaced
 from fakd.evaluation import as_tested
 
 
@@ -46,12 +48,11 @@ def load_scenes(dataset: str, count: int) -> Scenes:
     Raises:
         KeyError, OSError, ValueError: the dataset is not registered, or cannot be read.
     """
-    metadata, records = MetadataCatalog.get(dataset), DatasetCatalog.get(dataset)
-    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
-    records, read_label = [records[i] for i in chosen], label_reader(metadata)
+    metadata = MetadataCatalog.get(dataset)
+    records, read_label = evenly_spaced(DatasetCatalog.get(dataset), count), label_reader(metadata)
     return Scenes(
         records,
-        [detection_utils.read_image(r["file_name"], "RGB") for r in records],
+        [read_image(r["file_name"]) for r in records],
         [read_label(r["sem_seg_file_name"]) for r in records],
         list(metadata.stuff_classes),
         palette(metadata),

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ..datasets.colours import colour_map
 from ..datasets.folders import read_stems
 from ..datasets.voc2012 import VOID
+from ..images import load, open_image
 from .common import convert_all, fetch, need, write_label, write_stems
 from .matlab import read_map
 
@@ -70,13 +70,10 @@ def read_colours(path: str) -> np.ndarray:
     Raises:
         ValueError: the file cannot be read, or holds a colour that is none of VOC's.
     """
-    try:
-        with Image.open(path) as picture:
-            if picture.mode in ("P", "L"):
-                return np.array(picture)
-            colours = np.array(picture.convert("RGB")).astype(np.int64)
-    except OSError as error:
-        raise ValueError(f"Cannot read the label file '{path}': {error}") from error
+    with open_image(path, "label file") as picture:
+        if picture.mode in ("P", "L"):
+            return np.array(load(picture))
+        colours = np.array(load(picture).convert("RGB")).astype(np.int64)
     code = (colours[..., 0] << 16) + (colours[..., 1] << 8) + colours[..., 2]
     known = {(r << 16) + (g << 8) + b: i for i, (r, g, b) in enumerate(colour_map(21))}
     known[(224 << 16) + (224 << 8) + 192] = VOID  # the border around objects
