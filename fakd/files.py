@@ -131,3 +131,9 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError:
                 continue
+
+
+def user_cache(name: str) -> Path:
+    """The folder for what can be drawn or fetched again, in the user's cache; it may not exist yet."""
+    root = os.getenv("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(root, "fakd", name)

@@ -95,7 +95,9 @@ def _add_model(cfg: CN) -> None:
     backbone.TIMM_OPTIONS = ()  # name, value, ...: further arguments of timm.create_model
     backbone.STEM = "7x7"  # of a ResNet; "c" and "s" are mmsegmentation's and CIRKD's deep stems
     backbone.WIDTH = 1.0  # of a ResNet: factor of all channels
-    backbone.PRETRAINED = "none"  # "timm", or the path of a file
+    # "timm": timm's hub; "registry": inside a package of Python's registry, and PIXEL_MEAN and PIXEL_STD go
+    # with it if nothing else sets them; or the path of a file.
+    backbone.PRETRAINED = "none"
 
     head = cfg.MODEL.SEM_SEG_HEAD
     head.NAME = "PSPHead"

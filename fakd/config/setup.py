@@ -6,8 +6,9 @@ defaults < protocol < recipe < config file < command line
 from __future__ import annotations
 
 import difflib
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import reduce
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -17,9 +18,12 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
+from ..checkpoint.registry_weights import registry_weights
 from ..data.datasets.custom import register_custom
 from .defaults import add_fakd_config
 from .protocols import read_protocol
+
+logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).parent / "recipes"
 NO_RECIPE = "student"  # the recipe of a network that is trained alone
@@ -56,8 +60,9 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: str | N
     train_sets = CfgNode._decode_cfg_value(
         pairs.get("DATASETS.TRAIN", given.get("DATASETS", {}).get("TRAIN", ()))
     )
-    for part in read_protocol(protocol, train_sets) if protocol else ():
-        _merge(cfg, CfgNode(part), f"protocol {protocol}")
+    parts = [CfgNode(part) for part in read_protocol(protocol, train_sets)] if protocol else []
+    for part in parts:
+        _merge(cfg, part, f"protocol {protocol}")
     _merge(cfg, method, f"recipe {word}")
     if recipe is not None:
         # What the file says of distillation was meant for its own recipe.
@@ -71,6 +76,7 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: str | N
         *path, name = key.split(".")
         default = reduce(getattr, path, cfg)[name]
         cfg.merge_from_list([key, _fitted(CfgNode._decode_cfg_value(value), default)])
+    _match_registry_weights(cfg, set(pairs).union(*map(_keys, (*parts, method, given))))
     cfg.KD.RECIPE = word
     cfg.PLUGINS = tuple(dict.fromkeys(plugins))  # of all sources: what each of them names must be found again
     custom = cfg.DATASETS.CUSTOM or ()
@@ -79,6 +85,34 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: str | N
     register_custom(paths)
     cfg.DATASETS.CUSTOM = paths or None
     return cfg
+
+
+def _match_registry_weights(cfg: CfgNode, given: Set[str]) -> None:
+    """Sets the normalisation that weights from the registry were trained with, where no source names another.
+
+    Raises:
+        ValueError: the registry has no weights for the network.
+    """
+    if cfg.MODEL.BACKBONE.PRETRAINED != "registry":
+        return
+    try:
+        weights = registry_weights(cfg.MODEL.BACKBONE.TIMM_NAME)
+    except ValueError as error:
+        raise ValueError(f"MODEL.BACKBONE.PRETRAINED: {error}") from error
+    reverse = -1 if cfg.INPUT.FORMAT == "BGR" else 1
+    for key, value in (("PIXEL_MEAN", weights.pixel_mean), ("PIXEL_STD", weights.pixel_std)):
+        if f"MODEL.{key}" not in given:
+            cfg.MODEL[key] = value[::reverse]
+        elif tuple(cfg.MODEL[key]) != value[::reverse]:
+            logger.warning(
+                f"MODEL.{key} is {tuple(cfg.MODEL[key])}, but the registry's weights of "
+                f"{cfg.MODEL.BACKBONE.TIMM_NAME} were trained with "
+                f"{value[::reverse]}. Leave it out to have that."
+            )
+    if reverse < 0:
+        logger.warning(
+            "INPUT.FORMAT is BGR, but the registry's weights were trained on RGB. Set INPUT.FORMAT to RGB."
+        )
 
 
 def recipe_path(word: str) -> Path:

@@ -211,3 +211,52 @@ def test_a_file_that_is_no_config_is_named(tmp_path, content, error):
     (tmp_path / "mine.yaml").write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=f"(?s){error}"):
         load_config(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize(
+    "network, mean, std",
+    [
+        ("tf_efficientnet_lite2", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+        ("mobilenetv2_100", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    ],
+)
+def test_weights_of_the_registry_bring_their_normalisation(network, mean, std, caplog):
+    opts = ["MODEL.BACKBONE.PRETRAINED", "registry", "MODEL.BACKBONE.TIMM_NAME", network]
+    cfg = load_config("", opts)
+    assert (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD) == (mean, std)
+    cfg = load_config("", [*opts, "INPUT.FORMAT", "BGR"])
+    assert (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD) == (mean[::-1], std[::-1])
+    assert [record.message for record in caplog.records if "trained on RGB" in record.message]
+
+
+def test_a_normalisation_that_is_given_wins_over_the_registrys_with_a_warning(write, caplog):
+    model = (
+        "{BACKBONE: {TIMM_NAME: tf_efficientnet_lite0, PRETRAINED: registry}, PIXEL_MEAN: [1.0, 2.0, 3.0]}"
+    )
+    cfg = load_config(write("own.yaml", f"MODEL: {model}"))
+    assert tuple(cfg.MODEL.PIXEL_MEAN) == (1.0, 2.0, 3.0)
+    assert tuple(cfg.MODEL.PIXEL_STD) == (127.5, 127.5, 127.5)
+    (warning,) = [record.message for record in caplog.records]
+    assert "MODEL.PIXEL_MEAN is (1.0, 2.0, 3.0)" in warning and "(127.5, 127.5, 127.5)" in warning
+    # What a run wrote down of itself is no contradiction.
+    caplog.clear()
+    again = load_config(
+        write(
+            "run.yaml",
+            load_config(
+                "",
+                [
+                    "MODEL.BACKBONE.PRETRAINED",
+                    "registry",
+                    "MODEL.BACKBONE.TIMM_NAME",
+                    "tf_efficientnet_lite0",
+                ],
+            ).dump(),
+        )
+    )
+    assert tuple(again.MODEL.PIXEL_MEAN) == (127.5, 127.5, 127.5) and not caplog.records
+
+
+def test_a_network_without_weights_in_the_registry_is_told_before_anything_is_built():
+    with pytest.raises(ValueError, match="PRETRAINED: .*'resnet18'.*mobilenetv2_100"):
+        load_config("", ["MODEL.BACKBONE.PRETRAINED", "registry"])

