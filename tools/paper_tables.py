@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Fills the tables of a project's README: the paper's values beside what the cells reached here.
+"""Fills the tables of a project's README: the paper's values beside what the experiments reached here.
 
-Run cells at full length with tools/train_net.py --cell, which writes into output/<project>/<cell>; more seeds
-go into OUTPUT_DIR output/<project>/<cell>/seed<N>. This adds them to projects/<project>/results.json and
-writes the tables anew. Runs of other lengths, crops or batches are named and left out.
+Run experiments at full length with tools/train_net.py --experiment, which writes into
+output/<project>/<experiment>; more seeds go into OUTPUT_DIR output/<project>/<experiment>/seed<N>. This adds
+them to projects/<project>/results.json and writes the tables anew. Runs of other lengths, crops or batches
+are named and left out.
 """
 
 import argparse

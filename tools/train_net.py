@@ -5,7 +5,7 @@ import argparse
 import contextlib
 import sys
 
-from fakd.config import find_cell, load_config
+from fakd.config import find_experiment, load_config
 from fakd.engine import run
 from fakd.engine.cli import call_tool
 
@@ -23,7 +23,7 @@ examples:
                                  KD.TEACHER.WEIGHTS output/teacher/model_final.pth OUTPUT_DIR output/cwd
   go on after a stop         the same command with --resume
   evaluate                   the same command with --eval-only [MODEL.WEIGHTS some.pth]
-  a cell of a paper's table  tools/train_net.py --cell FAKD/ade20k/pspnet_r18/fakd
+  a paper's experiment       tools/train_net.py --experiment FAKD/ade20k/pspnet_r18/fakd_paper
 
 KEY VALUE pairs come last. OUTPUT_DIR, SEED, SOLVER.MAX_ITER, SOLVER.AMP.ENABLED True and MODEL.DEVICE cpu are
 the ones used most; fakd/config/defaults.py explains all. Exit codes: 0 done, 1 an error that the message
@@ -33,9 +33,9 @@ arose.
 
 
 def main(args: argparse.Namespace) -> None:
-    if args.cell:
-        cell = find_cell(args.cell)
-        args.config_file, args.recipe, args.opts = cell.config_file, cell.recipe, [*cell.opts, *args.opts]
+    if args.experiment:
+        named = find_experiment(args.experiment)
+        args.config_file, args.recipe, args.opts = named.config_file, named.recipe, [*named.opts, *args.opts]
     cfg = load_config(args.config_file, args.opts, args.recipe)
     cfg.freeze()
     watched = sys.stdout.isatty() and comm.is_main_process() and not args.eval_only
@@ -50,8 +50,8 @@ def parse() -> argparse.Namespace:
         "distillation method, in place of KD.RECIPE: a name in fakd/config/recipes or a path; 'student': none"
     )
     parser.add_argument("--recipe", metavar="NAME", help=recipe)
-    cell = "of a paper's table, in place of --config-file and --recipe: PROJECT/DATASET/STUDENT/METHOD"
-    parser.add_argument("--cell", metavar="NAME", help=cell)
+    experiment = "of a paper, in place of --config-file and --recipe: PROJECT/DATASET/STUDENT/RECIPE"
+    parser.add_argument("--experiment", "--cell", metavar="NAME", help=experiment)
     return parser.parse_args()
 
 

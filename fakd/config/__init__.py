@@ -1,16 +1,18 @@
 """Configuration: detectron2's yacs config with this project's keys."""
 
 from .defaults import add_fakd_config
-from .experiments import Cell, find_cell, read_cells
+from .experiments import Experiment, Paper, find_experiment, read_experiments, read_paper
 from .setup import NO_RECIPE, RECIPES, load_config, recipe_path
 
 __all__ = [
     "NO_RECIPE",
     "RECIPES",
-    "Cell",
+    "Experiment",
+    "Paper",
     "add_fakd_config",
-    "find_cell",
+    "find_experiment",
     "load_config",
-    "read_cells",
+    "read_experiments",
+    "read_paper",
     "recipe_path",
 ]

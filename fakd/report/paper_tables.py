@@ -1,20 +1,19 @@
-"""A paper's tables with what its cells reached here, in the README of its project.
+"""A paper's tables with what its experiments reached here, in the README of its project.
 
 ``projects/<project>/paper.yaml`` holds the paper's values, ``results.json`` beside it what finished runs of
-the cells reached, and the README, between two marks, the tables made of both.
+its experiments reached, and the README, between two marks, the tables made of both.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from fakd.config import load_config, read_cells
+from fakd.config import load_config, read_experiments, read_paper
 from fakd.files import atomic_write
 
 from .results import TEACHER
@@ -24,14 +23,14 @@ END = "<!-- Above: written by tools/paper_tables.py. -->"
 
 
 def collect_results(project: str, output: Path = Path("output")) -> list[str]:
-    """Adds to ``results.json`` what the project's cells reached, one entry per cell and seed.
+    """Adds to ``results.json`` what the project's experiments reached, one entry per experiment and seed.
 
     Args:
         project: with a ``experiments.yaml``.
-        output: runs of a cell lie in ``<output>/<project>/<cell>``, or in folders below it.
+        output: runs of an experiment lie in ``<output>/<project>/<experiment>``, or in folders below it.
 
     Returns:
-        A sentence for every run that was left out, because it is not the cell at full length.
+        A sentence for every run that was left out, because it is not the experiment at full length.
 
     Raises:
         FileNotFoundError: there is no such project.
@@ -39,9 +38,9 @@ def collect_results(project: str, output: Path = Path("output")) -> list[str]:
     path = _folder(project) / "results.json"
     found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text()) if path.exists() else {}
     left_out = []
-    for name, cell in read_cells(project).items():
+    for name, experiment in read_experiments(project).items():
         results = [(p, json.loads(p.read_text())) for p in (output / project / name).rglob("result.json")]
-        cfg = load_config(cell.config_file, cell.opts, cell.recipe) if results else None
+        cfg = load_config(experiment.config_file, experiment.opts, experiment.recipe) if results else None
         for file, result in results:
             assert cfg is not None
             wanted = {
@@ -70,19 +69,29 @@ def _entry(result: dict[str, Any]) -> dict[str, Any]:
 def tables(project: str) -> str:
     """The project's tables as Markdown: the paper's values, and ours below them."""
     folder = _folder(project)
-    paper = yaml.safe_load((folder / "paper.yaml").read_text())
+    paper = read_paper(project)
     path = folder / "results.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     lines = []
-    for title, rows in paper["tables"].items():
+    for title, rows in paper.tables.items():
         columns = list(dict.fromkeys(method for values in rows.values() for method in values))
-        lines += [f"## {title}", "", _line(["cell", "", *columns]), "|" + "---|" * (len(columns) + 2)]
+        lines += [
+            f"## {title}",
+            "",
+            _line(["pair", "", *(_heading(c, paper.labels) for c in columns)]),
+            "|" + "---|" * (len(columns) + 2),
+        ]
         for prefix, values in rows.items():
             lines.append(_line([f"`{prefix}`", "paper", *(_paper(values.get(c)) for c in columns)]))
             ours = (found.get(f"{prefix}/{c}", []) if c != TEACHER else [] for c in columns)
-            lines.append(_line(["", "ours", *(_ours(runs, paper["metrics"]) for runs in ours)]))
+            lines.append(_line(["", "ours", *(_ours(runs, paper.metrics) for runs in ours)]))
         lines.append("")
     return "\n".join(lines)
+
+
+def _heading(method: str, labels: Mapping[str, str]) -> str:
+    """The last part of the experiments' names, and what the paper calls it."""
+    return f"`{method}` {labels[method]}" if method in labels else method
 
 
 def _line(cells: list[str]) -> str:
@@ -95,7 +104,7 @@ def _paper(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else f"{value:.2f}"
 
 
-def _ours(runs: list[dict[str, Any]], metrics: list[str]) -> str:
+def _ours(runs: list[dict[str, Any]], metrics: Sequence[str]) -> str:
     """Means over seeds, and how many there are if it is not one."""
     if not runs:
         return ""

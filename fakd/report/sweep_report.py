@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from fakd.config import read_paper
 from fakd.files import atomic_write
 from fakd.report.page import Block, Code, Heading, Picture, Table, Text, save_page, to_markdown
 from fakd.report.report import study_blocks
@@ -48,13 +49,19 @@ def write_sweep_report(output: str | Path, command: str = "") -> Path:
     elif known.exists():
         command = known.read_text()
     table = pd.concat(
-        [cells.table(study, pair, spec["paper"].get(pair, {})) for pair, study in studies.items()]
+        [cells.table(study, pair, _paper_values(spec, pair)) for pair, study in studies.items()]
     )
     blocks = list(_blocks(spec, studies, table, _changes(output), command))
     title = spec["title"] or f"Sweep {output.name}"
     _write(output / "table.csv", table.to_csv(index=False).encode())
     _write(output / "table.tex", cells.latex(table).encode())
     return save_page(output, "report", title, blocks)
+
+
+def _paper_values(spec: dict[str, Any], pair: str) -> dict[str, dict[str, float]]:
+    """What the paper of a sweep reports for a pair, by run and metric."""
+    row = spec["pairs"][pair].get("paper", "")
+    return read_paper(spec["paper"]).values(row) if row else {}
 
 
 def _changes(output: Path) -> pd.DataFrame:

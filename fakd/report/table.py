@@ -19,11 +19,11 @@ NOTE = (
     "iterations** and **equal time** read every run's mIoU at the last evaluation within the iterations, and "
     "within the seconds of training, that all runs of the pair had; – where none was made by then, or "
     "where students were packed: their time and memory are those of the whole pack. **Paper**: what the "
-    "paper reports for this cell."
+    "paper reports for this run."
 )
 
 
-def table(study: Study, pair: str, paper: Mapping[str, list]) -> pd.DataFrame:
+def table(study: Study, pair: str, paper: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     """Numbers of every run of a pair."""
     dataset = study.datasets[0]
     student = study.by_seed(STUDENT, dataset)
@@ -56,8 +56,8 @@ def table(study: Study, pair: str, paper: Mapping[str, list]) -> pd.DataFrame:
                 "equal time": _at(study, name, "seconds", limits["seconds"]),
                 "minutes": runs["wall_clock"].mean() / 60,
                 "memory MB": pd.to_numeric(runs["peak_memory_mb"]).mean(),
-                "paper mIoU": paper.get(name, [math.nan])[0],
-                "paper mAcc": paper.get(name, [math.nan, math.nan])[1],
+                "paper mIoU": paper.get(name, {}).get("mIoU", math.nan),
+                "paper mAcc": paper.get(name, {}).get("mAcc", math.nan),
             }
         )
     return pd.DataFrame(rows)

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from fakd.config import read_paper
+
 METRICS = ("mIoU", "mAcc", "aAcc")
 # What a scheduler may change in the middle of a run; nothing is built from these.
 CHANGEABLE = re.compile(r"SOLVER\.BASE_LR|KD\.\w+\.(LAMBDA|WEIGHT)")
@@ -35,11 +37,15 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Pair:
-    """A student's config file, the teacher it learns from, and config keys for this pair alone."""
+    """A student's config file, the teacher it learns from, and config keys for this pair alone.
+
+    ``paper`` names the row of the paper's tables that is this pair, such as "ade20k/pspnet_r18".
+    """
 
     student: str
     teacher: Teacher
     opts: Mapping[str, Any] = field(default_factory=dict)
+    paper: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Spec:
         concurrency: trials at a time; 0: as many as fit.
         pack: students side by side on one teacher: "off", "auto" or a number.
         retries: how often a trial that crashes is tried again.
-        paper: by pair and run, [mIoU, mAcc] that a paper reports.
+        paper: project whose ``paper.yaml`` holds what the paper reports for the pairs.
         title: of the report.
     """
 
@@ -96,7 +102,7 @@ class Spec:
     concurrency: int = 0
     pack: Any = "off"
     retries: int = 2
-    paper: Mapping[str, Mapping[str, list]] = field(default_factory=dict)
+    paper: str = ""
     title: str = ""
 
     @property
@@ -114,7 +120,14 @@ class Spec:
 
 def trains_as(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two sweeps, by their ``content()``, train the same."""
-    return all(first.get(key) == second.get(key) for key in {*first, *second} - set(_FREE))
+    return all(_trained(first, key) == _trained(second, key) for key in {*first, *second} - set(_FREE))
+
+
+def _trained(content: Mapping[str, Any], key: str) -> Any:
+    """A part of a sweep's content without what no trial depends on."""
+    if key != "pairs":
+        return content.get(key)
+    return {name: {k: v for k, v in pair.items() if k != "paper"} for name, pair in content[key].items()}
 
 
 def read_spec(path: str | Path) -> Spec:
@@ -169,7 +182,7 @@ def _pair(name: str, given: Any, spec: Spec, source: str) -> Pair:
     teacher = spec.teacher
     if "teacher" in given:
         teacher = Teacher(**_known(given["teacher"], Teacher, f"{where}: teacher"))
-    return Pair(student, teacher, given.get("opts", {}))
+    return Pair(student, teacher, given.get("opts", {}), given.get("paper", ""))
 
 
 def _check(spec: Spec, source: str) -> None:
@@ -203,6 +216,24 @@ def _check(spec: Spec, source: str) -> None:
         raise ValueError(f"{source}: search optuna learns from whole runs; set scheduler: none.")
     if spec.scheduler == "pbt":
         _check_population(spec, source)
+    _check_paper(spec, source)
+
+
+def _check_paper(spec: Spec, source: str) -> None:
+    """Before anything is trained, that the report will find the paper's values."""
+    rows = {name: pair.paper for name, pair in spec.pairs.items() if pair.paper}
+    if not isinstance(spec.paper, str) or bool(spec.paper) is not bool(rows):
+        raise ValueError(
+            f"{source}: 'paper' names a project with a paper.yaml, such as FAKD, and each pair's 'paper' "
+            "a row of its tables, such as ade20k/pspnet_r18; one needs the other."
+        )
+    paper = read_paper(spec.paper) if rows else None
+    for name, row in rows.items():
+        if paper is not None and not paper.values(row):
+            known = sorted({row for table in paper.tables.values() for row in table})
+            raise ValueError(
+                f"{source}: pair '{name}': {spec.paper}'s paper has no row '{row}'; {', '.join(known)}."
+            )
 
 
 def _check_population(spec: Spec, source: str) -> None:

@@ -1,4 +1,4 @@
-"""Every config here, and every cell of the papers' tables, builds without memory for weights."""
+"""Every config here, and every experiment of the papers' tables, builds without memory for weights."""
 
 import functools
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from fakd.config import load_config, read_cells
+from fakd.config import load_config, read_experiments
 from fakd.modeling.build import build_distill_losses, build_segmentor
 from fakd.structures import SegSpec
 
@@ -58,10 +58,10 @@ def test_every_config_builds_for_its_data(folder):
 @pytest.mark.parametrize(
     "project", sorted(path.parent.name for path in ROOT.glob("projects/*/experiments.yaml"))
 )
-def test_student_teacher_and_losses_of_every_cell_build(project):
+def test_student_teacher_and_losses_of_every_experiment_build(project):
     built = set()
-    for name, cell in read_cells(project).items():
-        cfg = load_config(cell.config_file, [*cell.opts, *ON_META], cell.recipe)
+    for name, experiment in read_experiments(project).items():
+        cfg = load_config(experiment.config_file, [*experiment.opts, *ON_META], experiment.recipe)
         teacher_cfg = load_alone(cfg.KD.TEACHER.CONFIG_FILE)
         student, teacher = spec(cfg), spec(teacher_cfg)
         assert student.num_classes == teacher.num_classes, name

@@ -1,4 +1,4 @@
-"""Every cell of the papers' tables is a config, and every network of them one that builds."""
+"""Every experiment of the papers' tables is a config, and every network of them one that builds."""
 
 import functools
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from fakd.config import RECIPES, find_cell, load_config, read_cells
+from fakd.config import RECIPES, find_experiment, load_config, read_experiments, read_paper
 
 ROOT = Path(__file__).parents[2]
 NETWORKS = sorted(p.stem for p in (ROOT / "configs" / "voc2012_aug").glob("*.yaml"))
@@ -21,23 +21,38 @@ def root(monkeypatch):
 load_teacher = functools.cache(load_config)
 
 
-def load(cell):
-    if not (RECIPES / f"{cell.recipe}.yaml").is_file():
-        pytest.skip(f"the recipe '{cell.recipe}' is not written yet")
-    return load_config(cell.config_file, cell.opts, cell.recipe)
+def load(experiment):
+    if not (RECIPES / f"{experiment.recipe}.yaml").is_file():
+        pytest.skip(f"the recipe '{experiment.recipe}' is not written yet")
+    return load_config(experiment.config_file, experiment.opts, experiment.recipe)
 
 
 @pytest.mark.parametrize("project", ["FAKD", "CIRKD"])
 @pytest.mark.parametrize(
-    "method", ["student", "skds", "skd", "ifvd", "cirkd", "cwd", "dsd", "fakd", "kd", "more"]
+    "method",
+    [
+        "student",
+        "skds",
+        "ifvd",
+        "cirkd",
+        "cirkd_voc",
+        "cwd",
+        "cwd_mmseg",
+        "dsd",
+        "fakd_paper",
+        "pd",
+        "fakd_pd",
+        "more",
+    ],
 )
-def test_every_cell_resolves(project, method):
-    for name, cell in read_cells(project).items():
-        own = name.startswith("table") if method == "more" else name.endswith(f"/{method}")
-        if not own or (method != "more" and name.startswith("table")):
+def test_every_experiment_resolves(project, method):
+    for name, experiment in read_experiments(project).items():
+        own = "=" in name if method == "more" else name.endswith(f"/{method}")
+        if not own:
             continue
-        cfg = load(cell)
-        alone = cell.recipe == "student"
+        assert name.rpartition("/")[2].partition("-")[0] == experiment.recipe
+        cfg = load(experiment)
+        alone = experiment.recipe == "student"
         assert cfg.MODEL.META_ARCHITECTURE == ("Segmentor" if alone else "Distiller")
         assert bool(cfg.KD.LOSSES) is not alone
         transformer = "/segformer_" in name
@@ -54,7 +69,7 @@ def test_every_cell_resolves(project, method):
 
 
 def test_a_lambda_of_table_5_reaches_the_loss():
-    assert load(find_cell("FAKD/table5/lambda_2.5")).KD.FAKDChannel.LAMBDA == 2.5
+    assert load(find_experiment("FAKD/ade20k/pspnet_r18/fakd_paper-lambda=2.5")).KD.FAKDChannel.LAMBDA == 2.5
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, "cirkd_deeplabv3_mbv2", "cirkd_segformer_b0"])
@@ -126,7 +141,45 @@ def test_segformers_own_protocol():
 def test_unknown_names_are_refused_with_those_there_are():
     with pytest.raises(FileNotFoundError, match="no protocol 'papers'.*cirkd, mmseg, paper, segformer"):
         load_config("", ["PROTOCOL", "papers"])
-    with pytest.raises(KeyError, match="FAKD has no cell 'ade20k/pspnet_18/fakd'.*ade20k/pspnet_r18/fakd"):
-        find_cell("FAKD/ade20k/pspnet_18/fakd")
+    with pytest.raises(KeyError, match="FAKD has no experiment 'ade20k/pspnet_18/pd'.*ade20k/pspnet_r18/pd"):
+        find_experiment("FAKD/ade20k/pspnet_18/pd")
     with pytest.raises(FileNotFoundError, match="projects with tables here: CIRKD, FAKD"):
-        find_cell("FAKT/x")
+        find_experiment("FAKT/x")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("FAKD/ade20k/isanet_r18/fakd", "FAKD/ade20k/isanet_r18/fakd_paper"),
+        ("FAKD/ade20k/isanet_r18/cwd", "FAKD/ade20k/isanet_r18/cwd_mmseg"),
+        ("FAKD/voc2012_aug/isanet_r18/cirkd", "FAKD/voc2012_aug/isanet_r18/cirkd_voc"),
+        ("FAKD/table4/fakd_cwd", "FAKD/ade20k/pspnet_r18/fakd_paper"),
+        ("FAKD/table5/lambda_1.5", "FAKD/ade20k/pspnet_r18/fakd_paper-lambda=1.5"),
+        ("CIRKD/camvid/pspnet_r18/skd", "CIRKD/camvid/pspnet_r18/skds"),
+        ("CIRKD/ade20k/deeplabv3_r18/kd", "CIRKD/ade20k/deeplabv3_r18/pd"),
+    ],
+)
+def test_a_name_of_before_says_the_one_of_now(old, new):
+    with pytest.raises(KeyError, match=f"{old} is named {new} now"):
+        find_experiment(old)
+    assert find_experiment(new).name == new
+
+
+@pytest.mark.parametrize("project", ["FAKD", "CIRKD"])
+def test_a_value_that_a_paper_prints_twice_is_the_same_twice(project):
+    paper = read_paper(project)
+    for rows in paper.tables.values():
+        for pair, row in rows.items():
+            values = paper.values(pair)
+            for method, printed in row.items():
+                numbers = printed if isinstance(printed, list) else [printed]
+                assert list(values[method].values()) == [n for n in numbers if not isinstance(n, str)]
+
+
+def test_the_values_of_a_pair_are_those_of_all_tables_by_run():
+    values = read_paper("FAKD").values("ade20k/pspnet_r18")
+    assert values["fakd_paper"] == {"mIoU": 35.30, "mAcc": 44.06}
+    assert values["fakd_paper-lambda=2.5"] == {"mIoU": 31.95, "mAcc": 39.04}
+    assert values["fakd_pd"]["mIoU"] == 32.84 and values["teacher"]["mIoU"] == 44.39
+    assert read_paper("FAKD").values("ade20k/nothing") == {}
+    assert read_paper("CIRKD").values("camvid/pspnet_r18")["skds"] == {"best mIoU": 67.83}

@@ -1,6 +1,6 @@
 """The teachers and students of the papers' tables, at full width, take a step with every recipe on toyscenes.
 
-Every pair of networks is tested once, with the fewest classes it is trained for. ``EVERY_CELL=1 pytest
+Every pair of networks is tested once, with the fewest classes it is trained for. ``EVERY_PAIR=1 pytest
 tests/integration/test_pairs.py`` tests every pair of every table, with its own classes, in some minutes.
 """
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fakd.config import NO_RECIPE, RECIPES, load_config, read_cells
+from fakd.config import NO_RECIPE, RECIPES, load_config, read_experiments
 from fakd.modeling import Distiller
 from fakd.modeling.build import build_distill_losses, build_segmentor
 
@@ -23,13 +23,13 @@ SIDE = 65
 
 
 def students():
-    """{name of a pair: config of its student}, from the cells of both papers."""
+    """{name of a pair: config of its student}, from the experiments of both papers."""
     configs = {}
     for project in ("FAKD", "CIRKD"):
-        for name, cell in read_cells(project).items():
+        for name, experiment in read_experiments(project).items():
             if name.endswith("/student"):
-                configs[f"{project}/{name.removesuffix('/student')}"] = cell.config_file
-    if os.environ.get("EVERY_CELL"):
+                configs[f"{project}/{name.removesuffix('/student')}"] = experiment.config_file
+    if os.environ.get("EVERY_PAIR"):
         return configs
     loaded = {name: load_config(file) for name, file in configs.items()}
     by_classes = sorted(loaded, key=lambda name: loaded[name].MODEL.SEM_SEG_HEAD.NUM_CLASSES)
@@ -44,7 +44,7 @@ STUDENTS = students()
 
 
 def test_there_are_all_pairs():
-    assert len(STUDENTS) == (27 if os.environ.get("EVERY_CELL") else 8)
+    assert len(STUDENTS) == (27 if os.environ.get("EVERY_PAIR") else 8)
     assert len(METHODS) == 23
 
 

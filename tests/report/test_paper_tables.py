@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fakd.config import read_cells
+from fakd.config import read_experiments
 from fakd.report.paper_tables import BEGIN, END, collect_results, tables, write_tables
 
 ROOT = Path(__file__).parents[2]
 PROJECTS = ["CIRKD", "FAKD"]
-CELL = "cityscapes/pspnet_r18"
+PAIR = "cityscapes/pspnet_r18"
 
 
 @pytest.mark.parametrize("project", PROJECTS)
@@ -24,15 +24,15 @@ def test_the_readme_is_what_the_tool_writes(project, monkeypatch):
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_the_paper_s_values_are_of_the_cells_there_are(project, monkeypatch):
+def test_the_paper_s_values_are_of_the_experiments_there_are(project, monkeypatch):
     monkeypatch.chdir(ROOT)
     paper = yaml.safe_load((ROOT / "projects" / project / "paper.yaml").read_text())
-    rows = {name: row for table in paper["tables"].values() for name, row in table.items()}
-    named = {f"{name}/{method}" for name, row in rows.items() for method in row if method != "teacher"}
-    cells = set(read_cells(project))
-    assert named <= cells
+    rows = [(name, row) for table in paper["tables"].values() for name, row in table.items()]
+    named = {f"{name}/{method}" for name, row in rows for method in row if method != "teacher"}
+    experiments = set(read_experiments(project))
+    assert named <= experiments
     if project == "FAKD":  # CIRKD printed fewer methods on two datasets than run here
-        assert named == cells and len(rows) == 16 + 2
+        assert named == experiments and len(rows) == 16 + 2
 
 
 @pytest.fixture
@@ -62,23 +62,23 @@ def finish(folder, seed, miou, iterations=40000):
     (folder / "result.json").write_text(json.dumps(result))
 
 
-def test_finished_cells_fill_their_places_and_others_are_left_out(here):
-    finish(here / f"output/FAKD/{CELL}/cwd", 0, 74.0)
-    finish(here / f"output/FAKD/{CELL}/fakd/seed1", 1, 75.0)
-    finish(here / f"output/FAKD/{CELL}/fakd/seed2", 2, 75.5)
-    finish(here / f"output/FAKD/{CELL}/student", 0, 40.0, iterations=100)
+def test_finished_experiments_fill_their_places_and_others_are_left_out(here):
+    finish(here / f"output/FAKD/{PAIR}/cwd_mmseg", 0, 74.0)
+    finish(here / f"output/FAKD/{PAIR}/fakd_paper/seed1", 1, 75.0)
+    finish(here / f"output/FAKD/{PAIR}/fakd_paper/seed2", 2, 75.5)
+    finish(here / f"output/FAKD/{PAIR}/student", 0, 40.0, iterations=100)
     (left_out,) = collect_results("FAKD")
-    assert f"{CELL}/student" in left_out and "iterations 100" in left_out
+    assert f"{PAIR}/student" in left_out and "iterations 100" in left_out
     ours = "| | ours | | | | | | 74.00 / 79.00 | 75.25 / 80.25 (2 seeds) |"
     write_tables("FAKD")
     lines = (here / "projects/FAKD/README.md").read_text().splitlines()
-    place = next(i for i, line in enumerate(lines) if line.startswith(f"| `{CELL}` | paper | 79.74 / 86.56"))
+    place = next(i for i, line in enumerate(lines) if line.startswith(f"| `{PAIR}` | paper | 79.74 / 86.56"))
     assert lines[place + 1] == ours
     # What was collected stays when the runs are gone; a repeated seed takes the place of its old value.
     shutil.rmtree(here / "output")
-    finish(here / f"output/FAKD/{CELL}/fakd", 1, 76.0)
+    finish(here / f"output/FAKD/{PAIR}/fakd_paper", 1, 76.0)
     assert collect_results("FAKD") == []
-    runs = json.loads((here / "projects/FAKD/results.json").read_text())[f"{CELL}/fakd"]
+    runs = json.loads((here / "projects/FAKD/results.json").read_text())[f"{PAIR}/fakd_paper"]
     assert [(run["seed"], run["mIoU"]) for run in runs] == [(1, 76.0), (2, 75.5)]
 
 

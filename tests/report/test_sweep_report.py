@@ -41,9 +41,14 @@ def write_line(output, run, seed, miou, seconds=10.0, **place):
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def sweep(tmp_path, monkeypatch):
     """Two seeds of every run, cwd takes twice as long; one more run is not finished."""
-    spec = parse_spec(content(paper={"": {"cwd": [33.82, 42.41]}}, title="My table"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "projects" / "Mine").mkdir(parents=True)
+    paper = {"metrics": ["mIoU", "mAcc"], "tables": {"One": {"here/pair": {"cwd": [33.82, 42.41]}}}}
+    (tmp_path / "projects" / "Mine" / "paper.yaml").write_text(json.dumps(paper))
+    pairs = {"": {"student": content()["base"], "paper": "here/pair"}}
+    spec = parse_spec(content(paper="Mine", pairs=pairs, title="My table"))
     (tmp_path / "sweep.json").write_text(json.dumps(spec.content()))
     write_line(tmp_path, "teacher", 0, 60.0)
     for run, miou in RUNS.items():
@@ -59,7 +64,7 @@ def sweep(tmp_path):
 
 def test_the_table_has_differences_equal_time_and_the_papers_values(sweep):
     study = read_sweep(sweep)[""]
-    table = cells.table(study, "", {"cwd": [33.82, 42.41]}).set_index("run")
+    table = cells.table(study, "", {"cwd": {"mIoU": 33.82, "mAcc": 42.41}}).set_index("run")
     assert list(table["seeds"]) == [1, 3, 3, 3, 3]
     cwd = table.loc["cwd"]
     assert cwd["vs student"] == pytest.approx(2.1) and cwd["paper mIoU"] == 33.82
@@ -93,7 +98,8 @@ def test_the_report_says_what_is_missing_and_draws_the_curve(sweep):
     text = (sweep / "report.md").read_text()
     assert "My table" in page and "the command" in text and "pd, seed 0: failed: it broke" in text
     assert "the command" in write_sweep_report(sweep).read_text()  # as the report before said
-    assert "33.82" in text and LAMBDA in text or (sweep / "pictures" / "values.png").exists()
+    assert "33.82" in text and "42.41" in text
+    assert LAMBDA in text or (sweep / "pictures" / "values.png").exists()
     assert (sweep / "pictures" / "time.png").exists()
     assert "single seed" in text and "60.00 (1 seed)" in text
     assert set(pd.read_csv(sweep / "table.csv")["run"]) == {"teacher", *RUNS}

@@ -55,6 +55,12 @@ def test_a_random_search_draws_the_same_again(tmp_path):
         ({"seeds": ["0"]}, "seeds must be numbers"),
         ({"stop": {"hours": 1}}, "stop takes either 'iterations' or 'seconds'"),
         ({"pack": 0}, "pack is '0'"),
+        ({"paper": {"": {"student": [1.0, 2.0]}}}, "'paper' names a project"),
+        ({"paper": "FAKD"}, "one needs the other"),
+        (
+            {"paper": "FAKD", "pairs": {"a": {"paper": "ade20k/x"}}},
+            "pair 'a': FAKD's paper has no row 'ade20k/x'",
+        ),
         ({"pack": "auto", "scheduler": "asha"}, "packed students go in step"),
         ({"keys": {LAMBDA: ["much"]}, "methods": ["fakd"]}, "LAMBDA takes a float .* gives 'much', a str"),
         ({"keys": {"SOLVER.MAX_ITER": [2.5]}}, "MAX_ITER takes a int"),
@@ -98,9 +104,12 @@ def test_mistakes_are_refused(tmp_path, changes, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_only_what_trains_makes_another_sweep():
+def test_only_what_trains_makes_another_sweep(monkeypatch):
     first = parse_spec(content()).content()
     assert trains_as(first, parse_spec(content(concurrency=1, retries=0, title="x")).content())
+    pairs = {"": {"student": content()["base"], "paper": "ade20k/pspnet_r18"}}
+    monkeypatch.chdir(SWEEPS.parents[2])
+    assert trains_as(first, parse_spec(content(paper="FAKD", pairs=pairs)).content())
     assert not trains_as(first, parse_spec(content(seeds=[1])).content())
 
 
@@ -110,7 +119,7 @@ def test_the_sweeps_of_the_paper_are_read(path, monkeypatch):
     spec = read_spec(path)
     assert spec.methods[0] == "student" and spec.seeds in ((0, 1, 2), (0,))
     assert all(Path(pair.student).is_file() for pair in spec.pairs.values())
-    assert set(spec.paper) <= set(spec.pairs)
+    assert bool(spec.paper) is any(pair.paper for pair in spec.pairs.values())
 
 
 def test_a_sweep_of_the_paper_builds(tmp_path, monkeypatch):
