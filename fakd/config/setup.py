@@ -6,6 +6,7 @@ defaults < protocol < recipe < config file < command line
 from __future__ import annotations
 
 import difflib
+import hashlib
 import logging
 import sys
 from collections.abc import Mapping, Sequence, Set
@@ -76,7 +77,9 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: str | N
         *path, name = key.split(".")
         default = reduce(getattr, path, cfg)[name]
         cfg.merge_from_list([key, _fitted(CfgNode._decode_cfg_value(value), default)])
-    _match_registry_weights(cfg, set(pairs).union(*map(_keys, (*parts, method, given))))
+    named = set(pairs).union(*map(_keys, (*parts, method, given)))
+    _match_registry_weights(cfg, named)
+    _choose_architecture(cfg, named)
     cfg.KD.RECIPE = word
     cfg.PLUGINS = tuple(dict.fromkeys(plugins))  # of all sources: what each of them names must be found again
     custom = cfg.DATASETS.CUSTOM or ()
@@ -139,26 +142,68 @@ def _read(path: str) -> CfgNode:
         raise ValueError(f"{path}, or a _BASE_ of it, does not hold keys and their values.") from error
 
 
+def _choose_architecture(cfg: CfgNode, named: Set[str]) -> None:
+    """Losses make the network a Distiller, and what a source names must agree with them.
+
+    Raises:
+        ValueError: the losses would not be trained, or there is none for the teacher.
+    """
+    losses = ", ".join(cfg.KD.LOSSES)
+    if losses and "MODEL.META_ARCHITECTURE" not in named:
+        cfg.MODEL.META_ARCHITECTURE = "Distiller"
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if losses and architecture != "Distiller":
+        raise ValueError(
+            f"KD.LOSSES names {losses}, but MODEL.META_ARCHITECTURE is '{architecture}', which trains "
+            "without a teacher. Leave MODEL.META_ARCHITECTURE out (losses imply the Distiller)."
+        )
+    if not losses and architecture == "Distiller":
+        raise ValueError(
+            "MODEL.META_ARCHITECTURE is 'Distiller', but KD.LOSSES names no loss: name some, or a recipe "
+            "(KD.RECIPE), or leave MODEL.META_ARCHITECTURE out."
+        )
+
+
 def _plugins(source: Mapping[str, Any]) -> Sequence[str]:
     plugins = CfgNode._decode_cfg_value(source.get("PLUGINS", ()))
     return (plugins,) if isinstance(plugins, str) else plugins
 
 
 def _import(plugins: Sequence[str]) -> None:
-    """Import modules by name or, where it ends in .py, by path."""
+    """Import modules by name or, where it ends in .py, by path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a plugin raised, whatever it was.
+    """
     for plugin in plugins:
-        if not plugin.endswith(".py"):
-            import_module(plugin)
-            continue
-        path = Path(plugin).resolve()
-        if not path.is_file():
+        is_path = plugin.endswith(".py")
+        if is_path and not Path(plugin).is_file():
             raise FileNotFoundError(f"PLUGINS: there is no file {plugin} (looked from {Path.cwd()}).")
-        name = f"fakd_plugin_{path.stem}"
-        if name not in sys.modules:
-            spec = spec_from_file_location(name, path)
-            assert spec and spec.loader  # there are none only for endings Python does not know
-            sys.modules[name] = module = module_from_spec(spec)
-            spec.loader.exec_module(module)
+        try:
+            if is_path:
+                _import_file(Path(plugin).resolve())
+            else:
+                import_module(plugin)
+        except Exception as error:
+            raise ValueError(
+                f"PLUGINS: '{plugin}' cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _import_file(path: Path) -> None:
+    # Two files of one name are two modules.
+    name = f"fakd_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = spec_from_file_location(name, path)
+    assert spec and spec.loader  # there are none only for endings Python does not know
+    sys.modules[name] = module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # half of it is there
+        raise
 
 
 def _without_losses(given: CfgNode) -> CfgNode:

@@ -63,7 +63,7 @@ def test_a_pack_resumes_from_unequal_checkpoints(tmp_path, alone, teacher):
 
 def test_one_that_fails_leaves_the_others_alone(tmp_path, alone, teacher):
     recipe = tmp_path / "fails.yaml"
-    recipe.write_text("MODEL: {META_ARCHITECTURE: Distiller}\nKD: {LOSSES: [FailsAt], FailsAt: {AT: 0.5}}\n")
+    recipe.write_text("KD: {LOSSES: [FailsAt], FailsAt: {AT: 0.5}}\n")
     fails = PackedRun(tiny_config(tmp_path / "fails", *SHORT, *teacher, recipe=str(recipe)))
     others = [PackedRun(config(tmp_path, method, teacher)) for method in METHODS[:2]]
     run_pack([fails, *others])

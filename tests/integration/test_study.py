@@ -40,7 +40,7 @@ def test_a_study_trains_all_reports_and_is_not_done_twice(tmp_path, capsys):
 
 def test_a_failed_run_is_noted_the_others_go_on_and_a_repeat_mends_it(tmp_path, monkeypatch, capsys):
     recipe = tmp_path / "fails.yaml"
-    recipe.write_text("MODEL: {META_ARCHITECTURE: Distiller}\nKD: {LOSSES: [FailsAt], FailsAt: {AT: 0.5}}\n")
+    recipe.write_text("KD: {LOSSES: [FailsAt], FailsAt: {AT: 0.5}}\n")
     output = tmp_path / "study"
     study = spec(output, ["student", recipe, "cwd"], seeds=(0,))
     assert run_study(study) == 1

@@ -37,7 +37,6 @@ def trouble(folder, name, **options):
     options = {key.upper(): value for key, value in options.items()}
     recipe = {
         "PLUGINS": [PLUGIN],
-        "MODEL": {"META_ARCHITECTURE": "Distiller"},
         "KD": {"LOSSES": [name], name: options},
     }
     path.write_text(yaml.safe_dump(recipe))
