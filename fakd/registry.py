@@ -1,5 +1,7 @@
 """The two registries of this project. Backbones and meta architectures live in detectron2's own."""
 
+from typing import Any
+
 from fvcore.common.registry import Registry
 
 DISTILL_LOSS_REGISTRY = Registry("DISTILL_LOSS")
@@ -21,7 +23,7 @@ one 1x1 convolution, ``conv_seg``. It never up-samples its scores and computes n
 """
 
 
-def lookup(registry: Registry, name: str, key: str):
+def lookup(registry: Registry, name: str, key: str) -> Any:
     """The object registered as ``name``.
 
     Raises:

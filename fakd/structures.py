@@ -7,7 +7,7 @@ Shape legend, used everywhere in this package:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -44,8 +44,8 @@ class SegOutput:
         """The same maps in float32; float64 stays as it is."""
         return self._map(lambda x: x if x.element_size() >= 4 else x.float())
 
-    def _map(self, fn) -> SegOutput:
-        def optional(x):
+    def _map(self, fn: Callable[[Tensor], Tensor]) -> SegOutput:
+        def optional(x: Tensor | None) -> Tensor | None:
             return None if x is None else fn(x)
 
         return replace(

@@ -31,7 +31,7 @@ class SegEvaluator(DatasetEvaluator):
             processing, those of all ranks after :meth:`evaluate`.
     """
 
-    def __init__(self, dataset_name: str, read_label: Callable[[str], np.ndarray] | None = None):
+    def __init__(self, dataset_name: str, read_label: Callable[[str], np.ndarray] | None = None) -> None:
         """
         Args:
             dataset_name: registered dataset; its metadata gives ``stuff_classes`` and ``ignore_label``.

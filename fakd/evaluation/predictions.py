@@ -57,7 +57,7 @@ class PredictionWriter(DatasetEvaluator):
         ValueError: a format is none of these.
     """
 
-    def __init__(self, dataset_name: str, folder: str | Path, formats: Sequence[str]):
+    def __init__(self, dataset_name: str, folder: str | Path, formats: Sequence[str]) -> None:
         if unknown := set(formats) - set(FORMATS):
             raise ValueError(f"TEST.SAVE knows {' and '.join(FORMATS)}, not {', '.join(sorted(unknown))}.")
         metadata = MetadataCatalog.get(dataset_name)
@@ -103,7 +103,7 @@ class PredictionImages(DatasetEvaluator):
 
     _WIDTH = 512  # of one of the three pictures, at most
 
-    def __init__(self, dataset_name: str, count: int = 4):
+    def __init__(self, dataset_name: str, count: int = 4) -> None:
         metadata = MetadataCatalog.get(dataset_name)
         self._name, self._palette = dataset_name, palette(metadata)
         self._read_label = label_reader(metadata)

@@ -1,8 +1,8 @@
 """FAKD's infinitely many augmentations in closed form (Yuan et al. 2022, Eqs. 7 and 8).
 
 A pixel's feature s_i is replaced by s_i + e_i with e_i ~ N(0, lambda Sigma_y), y its class. The
-expected loss is bounded through E log X <= log E X and E exp(a.e) = exp(a.Cov a / 2). Whatever
-enters the loss then depends on a pixel through its label only, so it is a small table:
+expected loss is bounded by E log X <= log E X and E exp(a.e) = exp(a.Cov a / 2). What remains
+depends on a pixel through its label only, so it is a small table:
 
     logit_variance   q[c, y] = w_c' Sigma_y w_c                       variance of logit c in class y
     margin_variance  D[c, k] = (w_k - w_c)' Sigma_c (w_k - w_c)       variance of z_k - z_c in class c
@@ -12,6 +12,9 @@ K covariances.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +26,10 @@ from .segments import pack_by_class
 # Up to here exp(-g) is far from underflow in float32, and the matrix form below is exact to rounding.
 SAFE_EXPONENT = 64.0
 PACKED_ROW = 64
-CHUNK = 16  # classes whose products are made at once, few enough to stay in the cache
+CHUNK = 16  # classes whose products are computed at once, few enough to stay in the cache
+
+# _product_block or _exact_block
+_Block = Callable[[Tensor, Tensor, Tensor, "Tensor | None", bool], "tuple[Tensor, Tensor, Tensor | None]"]
 
 
 def logit_variance(weight: Tensor, covariance: Tensor) -> Tensor:
@@ -73,31 +79,32 @@ class _QuadraticTables(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, weight, covariance, margin):
-        w = weight.detach().to(covariance.dtype)
+    def forward(ctx: Any, weight: Tensor, covariance: Tensor, margin: bool) -> Tensor:
+        w = weight.detach().to(covariance.dtype)  # (K, A)
         products, rows = [], []
-        for sigma, own in zip(covariance.split(CHUNK), w.split(CHUNK), strict=True):
-            # The difference comes first, so that w_k close to w_c does not cancel in the square.
-            factor = w - own[:, None] if margin else w
-            product = factor * sigma[:, None] if sigma.dim() == 2 else factor @ sigma  # (classes, K, A)
-            rows.append((product * factor).sum(2))
+        for sigma, own in zip(covariance.split(CHUNK), w.split(CHUNK), strict=True):  # b classes y at once
+            # sigma: (b, A, A) or (b, A). The difference comes first, so that w_k close to w_y does not
+            # cancel in the square.
+            factor = w - own[:, None] if margin else w  # (b, K, A) w_k - w_y, or (K, A) w_k
+            product = factor * sigma[:, None] if sigma.dim() == 2 else factor @ sigma  # (b, K, A)
+            rows.append((product * factor).sum(2))  # (b, K)   f' Sigma_y f
             if ctx.needs_input_grad[0]:
                 products.append(product)
         ctx.margin = margin
         ctx.save_for_backward(*products)
-        table = torch.cat(rows).clamp_(min=0).to(weight.dtype)
-        return table if margin else table.T
+        table = torch.cat(rows).clamp_(min=0).to(weight.dtype)  # (K, K)   [y, k]
+        return table if margin else table.T  # D[y, k], or q[k, y]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g):
-        products = ctx.saved_tensors
-        slopes = 2 * (g if ctx.margin else g.T).to(products[0].dtype)
-        grad, own = torch.zeros_like(products[0][0]), []
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        products = ctx.saved_tensors  # (b, K, A) each
+        slopes = 2 * (g if ctx.margin else g.T).to(products[0].dtype)  # (K, K)   [y, k]
+        grad, own = torch.zeros_like(products[0][0]), []  # (K, A)
         for product, slope in zip(products, slopes.split(CHUNK), strict=True):
-            weighted = product * slope[:, :, None]
-            grad += weighted.sum(0)
-            own.append(weighted.sum(1))
+            weighted = product * slope[:, :, None]  # (b, K, A)
+            grad += weighted.sum(0)  # (K, A)   into every w_k
+            own.append(weighted.sum(1))  # (b, A)   into w_y
         if ctx.margin:
             grad -= torch.cat(own)
         return grad.to(g.dtype), None, None
@@ -151,25 +158,35 @@ class _AugmentedPixelKL(torch.autograd.Function):
     """Per image one table of offsets (or one for all); pixels that are not ``seen`` have none."""
 
     @staticmethod
-    def forward(ctx, student, teacher, table, seen, valid, tau):
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        teacher: Tensor,
+        table: Tensor,
+        seen: Tensor | None,
+        valid: Tensor | None,
+        tau: float,
+    ) -> Tensor:
         total = torch.zeros((), dtype=torch.float64, device=student.device)
-        grad = torch.empty_like(student) if ctx.needs_input_grad[0] else None
-        grad_table = torch.zeros_like(table) if ctx.needs_input_grad[2] else None
-        g, block = _safe_form(table.detach())
-        for ns, _, ms in blocks(student.shape, student.device, "classes"):
+        grad = torch.empty_like(student) if ctx.needs_input_grad[0] else None  # (N, K, M)
+        grad_table = torch.zeros_like(table) if ctx.needs_input_grad[2] else None  # as table
+        g, block = _safe_form(table.detach())  # (N or 1, K, K)
+        for ns, _, ms in blocks(student.shape, student.device, "classes"):  # n images, m pixels
             own = ns if table.shape[0] > 1 else slice(0, 1)
-            z, t = student[ns, :, ms] / tau, teacher[ns, :, ms] / tau
-            log_p = torch.log_softmax(t, 1)
-            p = log_p.exp()
+            z, t = student[ns, :, ms] / tau, teacher[ns, :, ms] / tau  # (n, K, m)   z / tau
+            log_p = torch.log_softmax(t, 1)  # (n, K, m)
+            p = log_p.exp()  # (n, K, m)   p_ic
             if valid is not None:
                 p *= valid[ns, None, ms]
-            here = None if seen is None else seen[ns, None, ms]
-            scores, shares = z.to(g.dtype), p.to(g.dtype)
-            lse, slope, slope_table = block(scores, shares, g[own], here, grad_table is not None)
-            total += (p * (lse - z + log_p)).sum()
+            here = None if seen is None else seen[ns, None, ms]  # (n, 1, m)
+            # LSE_k(z_ik / tau + g_ck) (n, K, m), its slopes in z (n, K, m) and in g (n, K, K)
+            lse, slope, slope_table = block(
+                z.to(g.dtype), p.to(g.dtype), g[own], here, grad_table is not None
+            )
+            total += (p * (lse - z + log_p)).sum()  # ()
             if grad is not None:
                 grad[ns, :, ms] = slope - p
-            if grad_table is not None:
+            if grad_table is not None and slope_table is not None:
                 grad_table[own] += slope_table.sum(0, keepdim=True) if own.stop == 1 else slope_table
         ctx.tau = tau
         ctx.save_for_backward(grad, grad_table)
@@ -177,7 +194,7 @@ class _AugmentedPixelKL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         grad, grad_table = ctx.saved_tensors
         return (
             None if grad is None else grad * (g / ctx.tau),
@@ -189,15 +206,17 @@ class _AugmentedPixelKL(torch.autograd.Function):
         )
 
 
-def _safe_form(g: Tensor):
-    """The offsets in the dtype to compute in, and the function of a block that does not underflow."""
+def _safe_form(g: Tensor) -> tuple[Tensor, _Block]:
+    """The offsets in the dtype to compute in, and the function for a block that does not underflow."""
     if g.device.type != "cpu":
         return g.double(), _product_block  # looking at the values would stall the device
     exact = g.numel() > 0 and bool(g.max() >= SAFE_EXPONENT)
     return g, _exact_block if exact else _product_block
 
 
-def _product_block(z: Tensor, p: Tensor, g: Tensor, seen: Tensor | None, needs_table: bool):
+def _product_block(
+    z: Tensor, p: Tensor, g: Tensor, seen: Tensor | None, needs_table: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """LSE_k(z_k + g_ck) as one matrix product of exponentials, with its slopes.
 
     The product cannot fall below exp(-max g), because the largest z_k enters every sum.
@@ -210,32 +229,34 @@ def _product_block(z: Tensor, p: Tensor, g: Tensor, seen: Tensor | None, needs_t
     Returns:
         lse (B, K, m); sum_c p_c dlse_c/dz_k (B, K, m); sum_i p_ic dlse_ic/dg_ck (B, K, K) or None.
     """
-    z_max, g_max = z.amax(1, keepdim=True), g.amax(2, keepdim=True)
-    e, table = (z - z_max).exp(), (g - g_max).exp()
-    sums = torch.matmul(table, e).clamp_min(torch.finfo(e.dtype).tiny)
-    plain = e.sum(1, keepdim=True)
-    lse = sums.log() + g_max
-    ratio = p / sums
+    z_max, g_max = z.amax(1, keepdim=True), g.amax(2, keepdim=True)  # (B, 1, m), (B, K, 1)
+    e, table = (z - z_max).exp(), (g - g_max).exp()  # (B, K, m) exp z_k, (B, K, K) exp g_ck
+    sums = torch.matmul(table, e).clamp_min(torch.finfo(e.dtype).tiny)  # (B, K, m)   sum_k exp(z_k + g_ck)
+    plain = e.sum(1, keepdim=True)  # (B, 1, m)   the same for g = 0
+    lse = sums.log() + g_max  # (B, K, m)
+    ratio = p / sums  # (B, K, m)   p_c / sum_k exp(z_k + g_ck)
     if seen is None:
-        spread = torch.matmul(table.transpose(1, 2), ratio)
+        spread = torch.matmul(table.transpose(1, 2), ratio)  # (B, K, m)   sum_c exp(g_ck) ratio_c
     else:
         lse = torch.where(seen, lse, plain.log())
         ratio = ratio * seen
         spread = torch.where(seen, torch.matmul(table.transpose(1, 2), ratio), p.sum(1, keepdim=True) / plain)
-    slope_table = table * torch.matmul(ratio, e.transpose(1, 2)) if needs_table else None
+    slope_table = table * torch.matmul(ratio, e.transpose(1, 2)) if needs_table else None  # (B, K, K)
     return lse + z_max, e * spread, slope_table
 
 
-def _exact_block(z: Tensor, p: Tensor, g: Tensor, seen: Tensor | None, needs_table: bool):
+def _exact_block(
+    z: Tensor, p: Tensor, g: Tensor, seen: Tensor | None, needs_table: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """As :func:`_product_block` for offsets of any size, one class c at a time."""
-    lse, slope = torch.empty_like(z), torch.zeros_like(z)
-    slope_table = z.new_zeros(z.shape[0], *g.shape[1:]) if needs_table else None
+    lse, slope = torch.empty_like(z), torch.zeros_like(z)  # (B, K, m)
+    slope_table = z.new_zeros(z.shape[0], *g.shape[1:]) if needs_table else None  # (B, K, K)
     for c in range(g.shape[1]):
-        offset = g[:, c, :, None] if seen is None else g[:, c, :, None] * seen
-        shifted = z + offset
-        lse[:, c] = shifted.logsumexp(1)
-        share = p[:, c, None] * (shifted - lse[:, c, None]).exp()
+        offset = g[:, c, :, None] if seen is None else g[:, c, :, None] * seen  # (B, K, 1 or m)   g_ck
+        shifted = z + offset  # (B, K, m)   z_k + g_ck
+        lse[:, c] = shifted.logsumexp(1)  # (B, m)
+        share = p[:, c, None] * (shifted - lse[:, c, None]).exp()  # (B, K, m)   p_c softmax_k(z_k + g_ck)
         slope += share
         if slope_table is not None:
-            slope_table[:, c] = (share if seen is None else share * seen).sum(2)
+            slope_table[:, c] = (share if seen is None else share * seen).sum(2)  # (B, K)
     return lse, slope, slope_table

@@ -14,7 +14,7 @@ The floor is the products: a similarity matrix of each network and one or two fo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -86,9 +86,9 @@ def _step(num_keys: int, device: torch.device) -> int:
 
 def _exponentials(s: Tensor, t: Tensor, s_keys: Tensor, t_keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """e^S, e^T and e^T (l^T - l^S) of a tile; the rows ``s`` and ``t`` are already divided by tau."""
-    l_s, l_t = s @ s_keys.T, t @ t_keys.T
-    e_t = l_t.exp()
-    gap = l_t.sub_(l_s).mul_(e_t)
+    l_s, l_t = s @ s_keys.T, t @ t_keys.T  # (r, k)   of r rows and k keys: similarities over tau
+    e_t = l_t.exp()  # (r, k)
+    gap = l_t.sub_(l_s).mul_(e_t)  # (r, k)
     return l_s.exp_(), e_t, gap
 
 
@@ -118,69 +118,78 @@ def _tiles(n: int, m: int, step: int) -> Iterator[_Tile]:
 
 class _PairwiseKL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, student, teacher, tau):
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, tau: float) -> Tensor:
         n, m, _ = student.shape
-        s, t = student.detach().flatten(0, 1), teacher.detach().flatten(0, 1)
-        s_rows, t_rows = s / tau, t / tau
+        s, t = student.detach().flatten(0, 1), teacher.detach().flatten(0, 1)  # (N M, A), (N M, A')
+        s_rows, t_rows = s / tau, t / tau  # (N M, A), (N M, A')
         step = _step(m, s.device)
         sums = s.new_zeros(3, n, n * m)  # of e^S, e^T and the gap: [image of the keys, row]
-        for tile in _tiles(n, m, step):
+        for tile in _tiles(n, m, step):  # r rows of image i, k keys of image j
+            # (r, k) each
             parts = _exponentials(s_rows[tile.rows], t_rows[tile.rows], s[tile.keys], t[tile.keys])
             for total, part in zip(sums, parts, strict=True):
-                total[tile.j, tile.rows] += part.sum(1)
-                total[tile.i, tile.others] += part[:, tile.own :].sum(0)
-        z_s, z_t, gap = sums
-        value = (gap / z_t).sum(dtype=torch.float64) + (z_s / z_t).log().sum(dtype=torch.float64)
+                total[tile.j, tile.rows] += part.sum(1)  # (r,)   the softmaxes of (i, j)
+                total[tile.i, tile.others] += part[:, tile.own :].sum(0)  # (k - own,)   those of (j, i)
+        z_s, z_t, gap = sums  # (N, N M) each   Z^S, Z^T and sum_k e^T (l^T - l^S)
+        value = (gap / z_t).sum(dtype=torch.float64) + (z_s / z_t).log().sum(dtype=torch.float64)  # ()
         grad = None
         if ctx.needs_input_grad[0]:
-            grad = torch.zeros_like(s_rows)
-            share_s, share_t = 1 / z_s, 1 / z_t
+            grad = torch.zeros_like(s_rows)  # (N M, A)
+            share_s, share_t = 1 / z_s, 1 / z_t  # (N, N M)
             for tile in _tiles(n, m, step):
                 rows, keys = tile.rows, tile.keys
-                e_s, e_t = (s_rows[rows] @ s[keys].T).exp_(), (t_rows[rows] @ t[keys].T).exp_()
-                e_s *= share_s[tile.j, rows, None] + share_s[tile.i, keys]
-                e_t *= share_t[tile.j, rows, None] + share_t[tile.i, keys]
-                e_s -= e_t
-                grad[rows] += e_s @ s[keys]
-                grad[tile.others] += e_s[:, tile.own :].T @ s[rows]
-            grad = (grad / tau).view_as(student)
+                e_s, e_t = (s_rows[rows] @ s[keys].T).exp_(), (t_rows[rows] @ t[keys].T).exp_()  # (r, k)
+                e_s *= share_s[tile.j, rows, None] + share_s[tile.i, keys]  # e^S / Z^S of (i, j) and (j, i)
+                e_t *= share_t[tile.j, rows, None] + share_t[tile.i, keys]  # e^T / Z^T of both
+                e_s -= e_t  # (r, k)   dKL / dl^S
+                grad[rows] += e_s @ s[keys]  # (r, A)
+                grad[tile.others] += e_s[:, tile.own :].T @ s[rows]  # (k - own, A)
+            grad = (grad / tau).view_as(student)  # (N, M, A)
         ctx.save_for_backward(grad)
         return value.to(student.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         (grad,) = ctx.saved_tensors
         return grad * g, None, None
 
 
 class _ContrastKL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, student, teacher, keys, tau, weight, key_weight):
-        s, t = student.detach(), teacher.detach()
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        teacher: Tensor,
+        keys: Tensor,
+        tau: float,
+        weight: Tensor | None,
+        key_weight: Tensor | None,
+    ) -> Tensor:
+        s, t = student.detach(), teacher.detach()  # (P, A)
         least = torch.finfo(s.dtype).tiny
         total = torch.zeros((), dtype=torch.float64, device=s.device)
-        grad = torch.empty_like(s) if ctx.needs_input_grad[0] else None
+        grad = torch.empty_like(s) if ctx.needs_input_grad[0] else None  # (P, A)
         step = _step(len(keys), s.device)
-        for start in range(0, len(s), step):
+        for start in range(0, len(s), step):  # r pixels against all C keys
             rows = slice(start, start + step)
-            e_s, e_t, gap = _exponentials(s[rows] / tau, t[rows] / tau, keys, keys)
+            e_s, e_t, gap = _exponentials(s[rows] / tau, t[rows] / tau, keys, keys)  # (r, C) each
             if key_weight is not None:
                 for part in (e_s, e_t, gap):
                     part *= key_weight
-            z_s, z_t = e_s.sum(1).clamp_min_(least), e_t.sum(1).clamp_min_(least)
-            w = torch.ones_like(z_s) if weight is None else weight[rows]
-            total += (w * (gap.sum(1) / z_t + (z_s / z_t).log())).sum()
+            z_s, z_t = e_s.sum(1).clamp_min_(least), e_t.sum(1).clamp_min_(least)  # (r,)   Z^S, Z^T
+            w = torch.ones_like(z_s) if weight is None else weight[rows]  # (r,)
+            total += (w * (gap.sum(1) / z_t + (z_s / z_t).log())).sum()  # ()   sum_r w_r KL_r
             if grad is not None:
-                e_s *= (w / z_s)[:, None]
-                e_s -= e_t.mul_((w / z_t)[:, None])
-                torch.mm(e_s, keys, out=grad[rows])
+                e_s *= (w / z_s)[:, None]  # (r, C)   w e^S / Z^S
+                e_s -= e_t.mul_((w / z_t)[:, None])  # (r, C)   w dKL / dl^S
+                torch.mm(e_s, keys, out=grad[rows])  # (r, A)
         ctx.tau = tau
         ctx.save_for_backward(grad)
         return total.to(s.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = ctx.saved_tensors
         return (grad * (g / ctx.tau), *[None] * 5)

@@ -1,6 +1,7 @@
 """Cross-entropy at the labels' resolution without the up-sampled scores."""
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,36 +45,37 @@ def upsampled_cross_entropy(
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, labels, ignore_value, align_corners, strip_bytes):
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, ignore_value: int, align_corners: bool, strip_bytes: int
+    ) -> Tensor:
         (n, k, h, w), (height, width) = logits.shape, labels.shape[-2:]
-        rows, needed = _interpolation(h, height, align_corners, logits.dtype, logits.device)
-        columns, _ = _interpolation(w, width, align_corners, logits.dtype, logits.device)
-        differentiated = ctx.needs_input_grad[0]
-        slope = torch.zeros_like(logits) if differentiated else None
+        rows, needed = _interpolation(h, height, align_corners, logits.dtype, logits.device)  # R (H, h)
+        columns, _ = _interpolation(w, width, align_corners, logits.dtype, logits.device)  # C (W, w)
+        slope = torch.zeros_like(logits) if ctx.needs_input_grad[0] else None  # (N, K, h, w)
         total = logits.new_zeros(())
         count = max(1, strip_bytes // (n * k * width * logits.element_size()))
-        for first in range(0, height, count):
+        for first in range(0, height, count):  # a strip of r rows of labels, made of l rows of logits
             last = min(first + count, height)
             low, high = needed[first][0], needed[last - 1][1]
-            mixed = rows[first:last, low:high]
-            scores = mixed @ logits[:, :, low:high] @ columns.T  # (N, K, rows of the strip, W)
-            target = labels[:, None, first:last]
-            counts = target != ignore_value
+            mixed = rows[first:last, low:high]  # (r, l)
+            scores = mixed @ logits[:, :, low:high] @ columns.T  # (N, K, r, W)   Z = R z C'
+            target = labels[:, None, first:last]  # (N, 1, r, W)   y
+            counts = target != ignore_value  # (N, 1, r, W)
             target = target.where(counts, 0)
             scores -= scores.amax(1, keepdim=True)
-            chosen = scores.gather(1, target)
-            total_exp = scores.exp_().sum(1, keepdim=True)
-            total += ((total_exp.log() - chosen) * counts).sum()
-            if differentiated:
-                scores *= counts / total_exp
-                scores.scatter_(1, target, scores.gather(1, target) - counts.to(scores.dtype))
-                slope[:, :, low:high] += mixed.T @ (scores @ columns)
+            chosen = scores.gather(1, target)  # (N, 1, r, W)   Z_y
+            total_exp = scores.exp_().sum(1, keepdim=True)  # (N, 1, r, W)   sum_c exp Z_c
+            total += ((total_exp.log() - chosen) * counts).sum()  # ()   -log p_y over the labelled pixels
+            if slope is not None:
+                scores *= counts / total_exp  # (N, K, r, W)   p
+                scores.scatter_(1, target, scores.gather(1, target) - counts.to(scores.dtype))  # p - 1[c = y]
+                slope[:, :, low:high] += mixed.T @ (scores @ columns)  # (N, K, l, w)   R' (p - 1) C
         ctx.save_for_backward(slope)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         return grad * slope, None, None, None, None
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,54 +105,68 @@ def blocks(shape: torch.Size, device: torch.device, over: str) -> Iterator[tuple
 
 class _SoftmaxKL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, student, teacher, table, labels, valid, tau, over, extra):
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        teacher: Tensor,
+        table: Tensor | None,
+        labels: Tensor | None,
+        valid: Tensor | None,
+        tau: float,
+        over: str,
+        extra: int,
+    ) -> Tensor:
         dim = 1 if over == "classes" else 2
         total = torch.zeros((), dtype=torch.float64, device=student.device)
-        grad = torch.empty_like(student) if ctx.needs_input_grad[0] else None
-        grad_table = torch.zeros_like(table) if ctx.needs_input_grad[2] else None
-        for ns, ks, ms in blocks(student.shape, student.device, over):
-            s = student[ns, ks, ms] / tau
-            t = teacher[ns, ks, ms] / tau
-            v = None
-            if table is not None:
-                y = labels[ns, ms].reshape(-1)
-                v = table[ks].index_select(1, y).view(s.shape[1], s.shape[0], s.shape[2]).transpose(0, 1)
-                s += v
-            weight = None if valid is None else valid[ns, None, ms]
+        grad = torch.empty_like(student) if ctx.needs_input_grad[0] else None  # (N, K, M)
+        grad_table = None  # (K, L)
+        if table is not None and ctx.needs_input_grad[2]:
+            grad_table = torch.zeros_like(table)
+        for ns, ks, ms in blocks(student.shape, student.device, over):  # n images, k channels, m pixels
+            z = student[ns, ks, ms] / tau  # (n, k, m)   z^S / tau
+            t = teacher[ns, ks, ms] / tau  # (n, k, m)   z^T / tau
+            v = y = None
+            if table is not None and labels is not None:
+                y = labels[ns, ms].reshape(-1)  # (n m,)
+                v = table[ks].index_select(1, y)  # (k, n m)   v_ci = table[c, y_i]
+                v = v.view(z.shape[1], z.shape[0], z.shape[2]).transpose(0, 1)  # (n, k, m)
+                z += v  # the student's score is z^S / tau + v
+            weight = None if valid is None else valid[ns, None, ms]  # (n, 1, m)
             if weight is not None and over == "pixels":
-                s.masked_fill_(~weight, MASKED)
+                z.masked_fill_(~weight, MASKED)
                 t.masked_fill_(~weight, MASKED)
-            log_p = torch.log_softmax(t, dim)
-            p = log_p.exp()
-            log_q = torch.log_softmax(s, dim)
-            log_p -= log_q
+            log_p = torch.log_softmax(t, dim)  # (n, k, m)
+            p = log_p.exp()  # (n, k, m)   P
+            log_q = torch.log_softmax(z, dim)  # (n, k, m)
+            log_p -= log_q  # (n, k, m)   log P - log Q
             if weight is not None and over == "classes":
                 log_p *= weight
-            total += torch.dot(p.view(-1), log_p.view(-1))
+            total += torch.dot(p.view(-1), log_p.view(-1))  # ()   sum P (log P - log Q)
             if v is not None and extra:
-                pv = p * v
+                pv = p * v  # (n, k, m)
                 if weight is not None:
                     pv *= weight
                 total += extra * pv.sum()
             if grad is None and grad_table is None:
                 continue
-            difference = log_q.exp_().sub_(p)
+            difference = log_q.exp_().sub_(p)  # (n, k, m)   Q - P = tau dKL/dz^S = dKL/dv
             if weight is not None:
                 p *= weight  # over pixels as well: without a single one, P is uniform
                 if over == "classes":
                     difference *= weight
             if grad is not None:
                 grad[ns, ks, ms] = difference
-            if grad_table is not None:
-                difference.add_(p, alpha=extra)
-                grad_table[ks].index_add_(1, y, difference.transpose(0, 1).reshape(s.shape[1], -1))
+            if grad_table is not None and y is not None:
+                difference.add_(p, alpha=extra)  # (n, k, m)   Q - P + extra P
+                by_pixel = difference.transpose(0, 1).reshape(z.shape[1], -1)  # (k, n m)
+                grad_table[ks].index_add_(1, y, by_pixel)  # (k, L)   summed over the pixels of a label
         ctx.tau = tau
         ctx.save_for_backward(grad, grad_table)
         return total.to(student.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         grad, grad_table = ctx.saved_tensors
         return (
             None if grad is None else grad * (g / ctx.tau),

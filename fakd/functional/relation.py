@@ -1,8 +1,9 @@
-"""Relations within a feature map: where it is strong, how alike its pixels are, how near to their class."""
+"""Relations within a feature map: spatial attention, pairwise similarities, cosines to class centres."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,22 +56,22 @@ def similarity_gap(student: Tensor, teacher: Tensor) -> Tensor:
 
 class _SimilarityGap(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, student, teacher):
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
         total = torch.zeros((), dtype=torch.float64, device=student.device)
         grad = torch.empty_like(student) if ctx.needs_input_grad[0] else None
-        for s, t, out in zip(student, teacher, student if grad is None else grad, strict=True):
-            for rows in _slices(s.shape[1], s.shape[1], s.device):
-                gap = s[:, rows].T @ s
-                gap.addmm_(t[:, rows].T, t, alpha=-1)
+        for s, t, out in zip(student, teacher, student if grad is None else grad, strict=True):  # (A, P)
+            for rows in _slices(s.shape[1], s.shape[1], s.device):  # r nodes against all P
+                gap = s[:, rows].T @ s  # (r, P)   s_i . s_j
+                gap.addmm_(t[:, rows].T, t, alpha=-1)  # (r, P)   s_i . s_j - t_i . t_j
                 if grad is not None:
-                    out[:, rows] = s @ gap.T
-                total += gap.square_().sum()
+                    out[:, rows] = s @ gap.T  # (A, r)   a quarter of the slope: i and j each count twice
+                total += gap.square_().sum()  # ()
         ctx.save_for_backward(grad)
         return total.to(student.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None]:
         (grad,) = ctx.saved_tensors
         return None if grad is None else grad * (4 * g), None
 
@@ -94,17 +95,18 @@ def centre_similarity(feature: Tensor, labels: Tensor, num_classes: int) -> Tens
 
 class _CentreSimilarity(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, feature, labels, num_classes):
+    def forward(ctx: Any, feature: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         ctx.num_classes = num_classes
-        cosine = torch.empty_like(labels, dtype=feature.dtype)
+        cosine = torch.empty_like(labels, dtype=feature.dtype)  # (N, h, w)
         saved = []
-        for images in _images(feature):
-            rows, segment = _rows(feature[images], labels[images], num_classes)
+        for images in _images(feature):  # n images: P = n h w pixels, S = n (K + 1) segments
+            rows, segment = _rows(feature[images], labels[images], num_classes)  # (P, A), (P,)
+            # |s_i| (P,), mu / |mu| (S, A), |mu| (S,), pixels of a segment (S,)
             length, centre, *sizes = _centres(rows, segment, len(labels[images]) * (num_classes + 1))
-            out = cosine[images].view(-1)
+            out = cosine[images].view(-1)  # (P,)
             for part in _slices(len(rows), rows.shape[1], rows.device):
-                out[part] = centre[segment[part]].mul_(rows[part]).sum(1)
-            out /= length
+                out[part] = centre[segment[part]].mul_(rows[part]).sum(1)  # s_i . mu / |mu|
+            out /= length  # cos(s_i, mu)
             saved += [length, centre, *sizes]
         cosine.masked_fill_(labels == num_classes, 1)
         ctx.save_for_backward(feature, labels, cosine, *saved)
@@ -112,27 +114,27 @@ class _CentreSimilarity(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         feature, labels, cosine, *saved = ctx.saved_tensors
         grad = torch.empty_like(feature, memory_format=torch.contiguous_format)
         g = g.masked_fill(labels == ctx.num_classes, 0)
         for i, images in enumerate(_images(feature)):
             length, centre, size, count = saved[4 * i : 4 * i + 4]
-            rows, segment = _rows(feature[images], labels[images], ctx.num_classes)
-            slope = g[images].reshape(-1)
-            pull, push = slope / length, slope * cosine[images].view(-1)
+            rows, segment = _rows(feature[images], labels[images], ctx.num_classes)  # (P, A), (P,)
+            slope = g[images].reshape(-1)  # (P,)
+            pull, push = slope / length, slope * cosine[images].view(-1)  # (P,)   g / |s|, g cos
             # The gradient into the centre: what its pixels ask for, less the part along the centre itself.
-            through = torch.zeros_like(centre)
+            through = torch.zeros_like(centre)  # (S, A)
             for part in _slices(len(rows), rows.shape[1], rows.device):
-                through.index_add_(0, segment[part], rows[part] * pull[part, None])
-            along = slope.new_zeros(len(centre)).index_add_(0, segment, push)
-            through = (through - along[:, None] * centre) / (size * count)[:, None]
-            shrink = push / length.square()
+                through.index_add_(0, segment[part], rows[part] * pull[part, None])  # sum_i g_i s_i / |s_i|
+            along = slope.new_zeros(len(centre)).index_add_(0, segment, push)  # (S,)   sum_i g_i cos_i
+            through = (through - along[:, None] * centre) / (size * count)[:, None]  # (S, A)   per pixel
+            shrink = push / length.square()  # (P,)   g cos / |s|^2
             for part in _slices(len(rows), rows.shape[1], rows.device):
-                y, own = segment[part], rows[part]
+                y, own = segment[part], rows[part]  # (p,), (p, A)
                 own.mul_(-shrink[part, None])
-                own.addcmul_(centre[y], pull[part, None])
-                own += through[y]
+                own.addcmul_(centre[y], pull[part, None])  # (p, A)   g (mu / |mu| - cos s / |s|) / |s|
+                own += through[y]  # and through the mean
             grad[images].movedim(1, -1).copy_(rows.view(*labels[images].shape, -1))
         return grad, None, None
 

@@ -4,7 +4,7 @@
     python -m fakd.losses CWD DIST      print these
     python -m fakd.losses --markdown    write docs/losses.md
 
-What a loss uses and costs is found by running it on tensors without values.
+What a loss uses and costs is measured by running it on the meta device.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,8 +43,9 @@ Written by `python -m fakd.losses --markdown` from the code. A loss is chosen by
 options are keys of the node `KD.<Name>`. Shapes: N images, K classes, A channels in front of the classifier,
 M pixels of the grid the classifier runs on. What a loss uses and costs is that of its default options.
 
-Costs are those of {SETTING}. FLOP are of matrix products and convolutions, forward and
-backward, two per multiply-add; what a loss does element by element is not among them.
+Costs are those of {SETTING}.
+FLOP are of matrix products and convolutions, forward and backward, two per multiply-add; what a loss does
+element by element is not among them.
 """
 
 
@@ -53,7 +55,7 @@ def library_losses() -> dict[str, type[DistillLoss]]:
     return {loss.__name__: loss for loss in sorted(own, key=lambda loss: loss.__name__)}
 
 
-def describe(loss: type[DistillLoss]) -> str:
+def loss_section(loss: type[DistillLoss]) -> str:
     """Markdown of one loss."""
     rows = [f"| `{config_key(f.name)}` | `{f.default}` | {f.metadata['help']} |" for f in fields(loss.Config)]
     uses, cost = measure(loss)
@@ -77,13 +79,13 @@ def describe(loss: type[DistillLoss]) -> str:
 
 def markdown(losses: Iterable[type[DistillLoss]]) -> str:
     """The page docs/losses.md."""
-    return "\n".join([HEAD, *map(describe, losses)])
+    return "\n".join([HEAD, *map(loss_section, losses)])
 
 
-class _Watch(TorchDispatchMode):
-    """Notes which of some tensors take part in an operation, themselves or a view, and counts arithmetic.
+class _UsageRecorder(TorchDispatchMode):
+    """Records which of the named tensors, or views of them, an operation reads, and counts FLOP.
 
-    torch's FlopCounterMode does not get along with a loss that calls autograd itself.
+    torch's FlopCounterMode fails on a loss that calls autograd itself.
     """
 
     def __init__(self, names: Mapping[str, Tensor]) -> None:
@@ -92,7 +94,9 @@ class _Watch(TorchDispatchMode):
         self.used: set[str] = set()
         self.flop = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         tensors = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
         self.used.update(self._names[_storage(x)] for x in tensors if _storage(x) in self._names)
         result = func(*args, **(kwargs or {}))
@@ -119,19 +123,19 @@ def measure(loss_class: type[DistillLoss]) -> tuple[str, str]:
             else:
                 named[f"the {who}'s {f.name}"] = value
     loss = loss_class(loss_class.Config(), STUDENT, TEACHER).to("meta")
-    with _Watch(named) as watch:
+    with _UsageRecorder(named) as recorder:
         loss(inputs).backward()
     trained = sum(p.numel() for p in loss.parameters() if p.requires_grad)
     kept = [*loss.buffers(), *(p for p in loss.parameters() if not p.requires_grad)]
     state = sum(x.numel() * x.element_size() for x in kept)
-    cost = [f"{watch.flop / 1e9:.3g} GFLOP"]
+    cost = [f"{recorder.flop / 1e9:.3g} GFLOP"]
     cost += [f"{trained / 1e6:.3g} M trained weights"] if trained else []
     cost += [f"{state / 1e6:.3g} MB of state"] if state else []
-    return _list(sorted(watch.used)), _list(cost)
+    return _list(sorted(recorder.used)), _list(cost)
 
 
 def _output(spec: SegSpec) -> SegOutput:
-    """A network's output without values."""
+    """A network's output on the meta device."""
 
     def draw(*shape: int) -> Tensor:
         return torch.zeros(shape, device="meta", requires_grad=True)

@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ..functional.relation import energy, unit
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs, SegSpec
 from ._taps import tap_channels, tapped, valid_on
 from .base import DistillLoss, option
 
 
 @DISTILL_LOSS_REGISTRY.register()
 class AT(DistillLoss):
-    """Where in an image the feature is strong (Zagoruyko and Komodakis 2017).
+    """Matches spatial attention maps, where the feature is large (Zagoruyko and Komodakis 2017).
 
         1 / (N M) sum_n sum_i (a^S_ni - a^T_ni)^2,    a_n = e_n / |e_n|,    e_ni = mean_c F_nci^2
 
@@ -26,14 +29,14 @@ class AT(DistillLoss):
         tap: str = option("feature", "map that is compared: feature, logits or a stage such as res5")
         mask_ignored: bool = option(False, "leave void pixels out")
 
-    def __init__(self, config, student, teacher):
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         for spec in (student, teacher):
             tap_channels(spec, config.tap, "KD.AT.TAP")
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         maps = [energy(x) for x in tapped(inputs, self.config.tap)]
-        count = maps[0].numel()
+        count: int | Tensor = maps[0].numel()
         if self.config.mask_ignored:
             valid = valid_on(inputs, maps[0])
             maps = [x * valid for x in maps]

@@ -4,16 +4,18 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..functional.contrast import LEAST_TAU, pairwise_kl, unit_rows
 from ..functional.resize import resize_like
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs, SegSpec
 from .base import DistillLoss, option
 
 
 @DISTILL_LOSS_REGISTRY.register()
 class CIRKDBatch(DistillLoss):
-    """How alike pixels of two images of the batch are, pixel to pixel (Yang et al. 2022, CIRKD, section 3.2).
+    """Matches pairwise pixel similarities across the batch (Yang et al. 2022, CIRKD, section 3.2).
 
         1 / (N^2 M) sum_ij sum_r KL( softmax_k(t_ir . t_jk / tau) || softmax_k(s_ir . s_jk / tau) )
 
@@ -21,7 +23,7 @@ class CIRKDBatch(DistillLoss):
     the classifiers divided by their norm. There is no projector, so channels may differ, and no tau^2. Void
     pixels take part, as in the authors' code.
 
-    The similarities are computed in tiles, each for a pair and its mirror image, and made anew for the
+    The similarities are computed in tiles, each for a pair and its mirror image, and recomputed for the
     gradient: memory grows with M, not M^2. ``pool`` averages features beforehand, which divides the work by
     pool^4; the authors do so, by 4, for maps of at least 256 x 256.
     """
@@ -33,12 +35,12 @@ class CIRKDBatch(DistillLoss):
         tau: float = option(0.1, "temperature of the similarities")
         pool: int = option(1, "side of the squares that features are averaged over first; 1 is none")
 
-    def __init__(self, config, student, teacher):
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         if config.tau < LEAST_TAU:
             raise ValueError(f"KD.CIRKDBatch.TAU is {config.tau}; it must be at least {LEAST_TAU}.")
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = inputs.student.feature, inputs.teacher.feature
         with torch.no_grad():
             teacher = resize_like(teacher, student)

@@ -1,9 +1,10 @@
 """CIRKD, memory terms."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..functional.contrast import LEAST_TAU, contrast_kl, unit_rows
 from ..functional.resize import resize_like
@@ -16,21 +17,22 @@ from ..statistics.class_queue import (
     gather_images,
     pick_pixels,
 )
+from ..structures import LossInputs, SegSpec
 from .base import DistillLoss, option
 
 
 @DISTILL_LOSS_REGISTRY.register()
 class CIRKDMemory(DistillLoss):
-    """How alike a pixel is to pixels and regions of all classes seen lately (Yang et al. 2022, CIRKD, 3.3).
+    """Matches similarities to queued pixels and regions of all classes (Yang et al. 2022, CIRKD, 3.3).
 
         mean_i KL( softmax_k(t_i . e_k / tau) || softmax_k(p_i . e_k / tau) )
 
-    once with keys e from the pixel queues and once from the region queues, added with their factors. t is
-    the teacher's feature and p the student's behind a projector (1x1 convolution, batch norm, ReLU, 1x1
+    once with keys e from the pixel queues and once from the region queues, summed with their factors. t is
+    the teacher's feature and p the student's after a projector (1x1 convolution, batch norm, ReLU, 1x1
     convolution), both divided by their norm; i runs over the labelled pixels of this process. Before the
-    loss, the batches of all ranks go into the queues: of every class in an image up to ``pixels_per_image``
-    random pixels, and the normalised mean of all its pixels as its region. The keys are drawn anew every
-    step, at the same places of every class.
+    loss, the batches of all ranks are pushed into the queues: of every class in an image up to
+    ``pixels_per_image`` random pixels, and the normalised mean of all its pixels as its region. The keys are
+    sampled again every step, at the same places of every class.
 
     Queues start as random unit vectors, which take part until they are overwritten unless ``only_filled``.
     Corrected: an entry of a class queue is a pixel of that class (the authors' code takes as many pixels
@@ -60,7 +62,7 @@ class CIRKDMemory(DistillLoss):
         only_filled: bool = option(False, "leave out queue entries that were never written")
         authors_indexing: bool = option(False, "fill pixel queues wrongly, as published numbers were made")
 
-    def __init__(self, config, student, teacher):
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         self.check_choice(config, storage=tuple(STORAGE))
         if config.tau < LEAST_TAU:
@@ -73,14 +75,14 @@ class CIRKDMemory(DistillLoss):
             nn.Conv2d(channels, channels, 1, bias=False),
         )
         self.random = SharedRandom()
-        self.queues = nn.ModuleDict()
+        self.queues: Any = nn.ModuleDict()  # of ClassQueue
         for name in ("pixel", "region"):
             if getattr(config, f"{name}_factor") > 0:
                 key = f"KD.CIRKDMemory.{name.upper()}_QUEUE"
                 size = getattr(config, f"{name}_queue")
                 self.queues[name] = ClassQueue(self.num_classes, size, channels, config.storage, key)
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         feature = self.projector(inputs.student.feature)
         with torch.no_grad():
             teacher = unit_rows(resize_like(inputs.teacher.feature, feature))
@@ -98,7 +100,7 @@ class CIRKDMemory(DistillLoss):
             total = total + getattr(self.config, f"{name}_factor") * value
         return total
 
-    def push(self, teacher, classes):
+    def push(self, teacher: Tensor, classes: Tensor) -> None:
         """Put the batches of all ranks into the queues.
 
         Args:

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ..functional.divergence import channel_kl
 from ..functional.resize import aligned_logits
 from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs, SegSpec
 from ._taps import tapped
 from .base import DistillLoss, option
 
@@ -16,10 +19,10 @@ class CWD(DistillLoss):
 
         tau^2 / (N C) sum_n sum_c sum_i P_nci (log P_nci - log Q_nci)
 
-    with P and Q the softmaxes over the pixels of image n of channel c over tau. Images do not mix. The
+    with P and Q the softmaxes over the pixels of image n of channel c over tau. Each image has its own. The
     channels are those of the logits, of the feature in front of the classifier, or both with
-    ``feature_factor`` between them. Features of different widths meet in the teacher's channels: the
-    student's pass a 1x1 convolution, and C counts what comes out of it. CIRKD divides by what goes in
+    ``feature_factor`` between them. Where the widths of the features differ, a 1x1
+    convolution projects the student's to the teacher's, and C counts its outputs. CIRKD divides by its inputs
     (``divide_by: student``). Void pixels take part unless ``mask_ignored``.
     """
 
@@ -31,18 +34,18 @@ class CWD(DistillLoss):
         tau: float = option(4.0, "temperature")
         source: str = option("logits", "maps that are compared: logits, feature or both")
         feature_factor: float = option(1.0, "factor of the feature's term, beside that of the logits")
-        adapter_norm: bool = option(False, "batch norm and ReLU behind the adapter, as the authors have")
+        adapter_norm: bool = option(False, "batch norm and ReLU after the adapter, as the authors have")
         divide_by: str = option("projected", "C of the feature's term: projected or, as in CIRKD, student")
         mask_ignored: bool = option(False, "leave void pixels out of both softmaxes")
 
-    def __init__(self, config, student, teacher):
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         self.check_choice(config, source=("logits", "feature", "both"), divide_by=("projected", "student"))
         if config.source != "logits":
             channels = student.feature_channels, teacher.feature_channels
             self.adapter = build_adapter("CWD", *channels, norm=config.adapter_norm)
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         valid = inputs.valid.flatten(1) if self.config.mask_ignored else None
         total = inputs.student.logits.new_zeros(())
         if self.config.source != "feature":
@@ -52,8 +55,8 @@ class CWD(DistillLoss):
             total = total + self.config.feature_factor * self.feature_term(inputs, valid)
         return total
 
-    def feature_term(self, inputs, valid):
-        """CWD of the features, the student's behind its adapter."""
+    def feature_term(self, inputs: LossInputs, valid: Tensor | None) -> Tensor:
+        """CWD of the features, the student's after its adapter."""
         student, teacher = tapped(inputs, "feature")
         value = channel_kl(self.adapter(student).flatten(2), teacher.flatten(2), self.config.tau, valid)
         if self.config.divide_by == "student":

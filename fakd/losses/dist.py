@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..functional.resize import aligned_logits
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs
 from .base import DistillLoss, option
 
 
@@ -18,7 +19,7 @@ class DIST(DistillLoss):
 
     with p and q the softmaxes over classes of teacher and student over tau, as matrices of the labelled
     pixels of the batch by classes, and rho Pearson's correlation of two rows or two columns. Only relations
-    count, not the scale, which suits a teacher much stronger than the student; but where probabilities are
+    count, not the scale, which suits a teacher much stronger than the student. Where probabilities are
     nearly uniform their correlation is noise with a steep gradient, so the teacher must be a trained one.
     With two classes the first rho is +1 or -1, so the method is weak there. A re-implementation of the
     formula.
@@ -33,7 +34,7 @@ class DIST(DistillLoss):
         gamma: float = option(1.0, "factor of the term over the pixels of a class")
         mask_ignored: bool = option(True, "leave void pixels out")
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         logits = aligned_logits(inputs.student.logits, inputs.teacher.logits)
         q, p = ((x / self.config.tau).softmax(1).transpose(0, 1).flatten(1) for x in logits)  # (K, N M)
         weight = q.new_ones(1, q.shape[1])
@@ -49,7 +50,7 @@ class DIST(DistillLoss):
 def correlation(a: Tensor, b: Tensor, weight: Tensor | None, dim: int) -> Tensor:
     """Pearson's correlation of (K, P) matrices along ``dim``, over entries of weight 1, not 0."""
 
-    def centred(x):
+    def centred(x: Tensor) -> Tensor:
         if weight is None:
             return x - x.mean(dim, keepdim=True)
         return (x - (x * weight).sum(dim, keepdim=True) / weight.sum().clamp(min=1)) * weight

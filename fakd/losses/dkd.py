@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ..functional.divergence import MASKED, softmax_kl
 from ..functional.resize import aligned_logits
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs
 from .base import DistillLoss, option
 
 
 @DISTILL_LOSS_REGISTRY.register()
 class DKD(DistillLoss):
-    """PD split into how sure the teacher is of the label and how the rest compares (Zhao et al. 2022).
+    """PD decoupled into a target-class term and a non-target-class term (Zhao et al. 2022).
 
         T^2 mean_i [ alpha KL(b^t_i || b^s_i) + beta KL(r^t_i || r^s_i) ]
 
@@ -26,20 +28,20 @@ class DKD(DistillLoss):
     @dataclass
     class Config(DistillLoss.Config):
         tau: float = option(1.0, "temperature T")
-        alpha: float = option(1.0, "factor of the term of the label")
-        beta: float = option(0.5, "factor of the term of the other classes")
+        alpha: float = option(1.0, "factor of the target-class term")
+        beta: float = option(0.5, "factor of the non-target-class term")
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         logits = aligned_logits(inputs.student.logits, inputs.teacher.logits)
         valid = inputs.valid.flatten(1)
         label = inputs.labels.flatten(1).where(valid, 0)[:, None]
-        binary, others = [], []
+        binary, others = [], []  # of the student, then of the teacher
         for scores in logits:
             scores = scores / self.config.tau
             rest = scores.scatter(1, label, MASKED)
             others.append(rest)
             # The softmax of these two is b, without a logarithm of 1 - p_y.
             binary.append(torch.cat([scores.gather(1, label), rest.logsumexp(1, keepdim=True)], 1))
-        total = self.config.alpha * softmax_kl(*binary, 1.0, "classes", valid)
-        total = total + self.config.beta * softmax_kl(*others, 1.0, "classes", valid)
+        total = self.config.alpha * softmax_kl(binary[0], binary[1], 1.0, "classes", valid)
+        total = total + self.config.beta * softmax_kl(others[0], others[1], 1.0, "classes", valid)
         return self.config.tau**2 * total / valid.sum().clamp(min=1)

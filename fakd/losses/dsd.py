@@ -1,14 +1,17 @@
 """Double similarity distillation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..functional.relation import energy, unit
 from ..functional.resize import check_same_classes, resize_like
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs, SegSpec
 from ._taps import tap_channels, tapped
 from .base import DistillLoss, option
 
@@ -39,18 +42,19 @@ class DSD(DistillLoss):
         tap: str = option("res4", "first of the three maps, a stage of both backbones")
         tau: float = option(4.0, "temperature of the category-wise term")
 
-    def __init__(self, config, student, teacher):
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         for spec in (student, teacher):
             tap_channels(spec, config.tap, "KD.DSD.TAP")
         if config.tap in ("feature", "logits"):
             raise ValueError(f"KD.DSD.TAP is '{config.tap}', one of the other two maps; choose a stage.")
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         total = inputs.student.logits.new_zeros(())
         if self.config.psd_weight:
-            maps = [tapped(inputs, tap) for tap in (self.config.tap, "feature", "logits")]
-            psd = pixel_similarity(*zip(*maps, strict=True), like=inputs.student.feature)
+            pairs = [tapped(inputs, tap) for tap in (self.config.tap, "feature", "logits")]
+            student, teacher = ([pair[i] for pair in pairs] for i in (0, 1))
+            psd = pixel_similarity(student, teacher, like=inputs.student.feature)
             self.log_scalar("psd", psd)
             total = total + self.config.psd_weight * psd
         if self.config.csd_weight:
@@ -60,7 +64,7 @@ class DSD(DistillLoss):
         return total
 
 
-def pixel_similarity(student, teacher, like):
+def pixel_similarity(student: Sequence[Tensor], teacher: Sequence[Tensor], like: Tensor) -> Tensor:
     """PSD of equally many maps (N, *, *, *) of each network on the grid of ``like``.
 
     Two maps with the same attention have no direction between them: that pair counts as zero.
@@ -69,14 +73,14 @@ def pixel_similarity(student, teacher, like):
         [unit(resize_like(energy(x), like).flatten(1), 1) for x in maps] for maps in (student, teacher)
     ]
     pairs = list(combinations(range(len(student)), 2))
-    total = 0.0
+    total = like.new_zeros(())
     for m, n in pairs:
         s, t = (unit(a[n] - a[m], 1, short=EQUAL) for a in attentions)
         total = total + (s - t).square().mean()
     return total / len(pairs)
 
 
-def category_similarity(student, teacher, tau):
+def category_similarity(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
     """CSD of logits (N, K, h, w)."""
     check_same_classes(student, teacher)
     rows = [

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ..functional.augmentation import logit_variance, margin_variance
 from ..functional.divergence import Offset, softmax_kl
 from ..functional.resize import aligned_logits
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs, SegSpec
 from ._fakd import FeatureAugmentedLoss, with_void_column
 from .base import option
 
@@ -36,11 +39,11 @@ class FAKDChannel(FeatureAugmentedLoss):
             "variance", "variance of the logit, or margin: of its lead over the pixel's class"
         )
 
-    def __init__(self, config, student, teacher):
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         self.check_choice(config, offset=("variance", "margin"))
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         self.update_statistics(inputs)
         weight, sigma = self.classifier(inputs), self.statistics.covariance
         if self.config.offset == "variance":

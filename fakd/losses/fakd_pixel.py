@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ..functional.augmentation import (
     augmented_pixel_kl,
     logit_variance,
@@ -11,6 +13,7 @@ from ..functional.augmentation import (
 from ..functional.divergence import Offset, softmax_kl
 from ..functional.resize import aligned_logits
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs, SegSpec
 from ._fakd import FeatureAugmentedLoss, with_void_column
 from .base import option
 
@@ -38,11 +41,11 @@ class FAKDPixel(FeatureAugmentedLoss):
     class Config(FeatureAugmentedLoss.Config):
         covariance_of: str = option("class", "in the bound: of the summed class, or of the pixel's label")
 
-    def __init__(self, config, student, teacher):
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         self.check_choice(config, covariance_of=("class", "label"))
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         self.update_statistics(inputs)
         weight, sigma = self.classifier(inputs), self.statistics.covariance
         labels, valid = self.labels_and_mask(inputs)

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs, SegSpec
 from ._taps import tap_channels, tapped, valid_on
 from .base import DistillLoss, option
 
@@ -28,12 +31,12 @@ class FitNet(DistillLoss):
         always_adapt: bool = option(True, "have a convolution where channels agree, too")
         mask_ignored: bool = option(False, "leave void pixels out")
 
-    def __init__(self, config, student, teacher):
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
-        channels = [tap_channels(spec, config.tap, "KD.FitNet.TAP") for spec in (student, teacher)]
-        self.adapter = build_adapter("FitNet", *channels, always=config.always_adapt)
+        own, target = (tap_channels(spec, config.tap, "KD.FitNet.TAP") for spec in (student, teacher))
+        self.adapter = build_adapter("FitNet", own, target, always=config.always_adapt)
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = tapped(inputs, self.config.tap)
         gap = (self.adapter(student) - teacher).square()
         if not self.config.mask_ignored:

@@ -3,23 +3,25 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ..functional.relation import centre_similarity
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs
 from ._taps import tapped
 from .base import DistillLoss, option
 
 
 @DISTILL_LOSS_REGISTRY.register()
 class IFVD(DistillLoss):
-    """How near each pixel's feature is to the mean feature of its class in its image (Wang et al. 2020).
+    """Matches the cosine of each pixel's feature to its class mean in the image (Wang et al. 2020).
 
         1 / (N M) sum_i (cos(s_i, mu^S_i) - cos(t_i, mu^T_i))^2
 
     with mu_i the mean of the network's own feature over the pixels of image n that have the label of
     pixel i. The gradient reaches the student through the pixel and through the mean; no projector is
-    needed, since only cosines meet. Void pixels contribute 0 but are counted, as in public code, unless
-    ``mask_ignored``. Time and memory do not grow with the number of classes.
+    needed, since only cosines are compared. Void pixels contribute 0 but are counted, as in public code,
+    unless ``mask_ignored``. Time and memory do not grow with the number of classes.
     """
 
     paper = "Wang et al. 2020 (IFVD)"
@@ -29,7 +31,7 @@ class IFVD(DistillLoss):
         weight: float = option(200.0, "factor of this loss in the sum; CIRKD takes 20")
         mask_ignored: bool = option(False, "take the mean over labelled pixels only")
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = tapped(inputs, "feature")
         num_classes = inputs.student.logits.shape[1]
         labels = torch.where(inputs.valid, inputs.labels, num_classes)

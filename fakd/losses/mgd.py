@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..functional.resize import resize_like
 from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs, SegSpec
 from .base import DistillLoss, option
 
 
 @DISTILL_LOSS_REGISTRY.register()
 class MGD(DistillLoss):
-    """The teacher's feature generated from the student's with most pixels erased (Yang et al. 2022, MGD).
+    """Generates the teacher's feature from the student's with most pixels masked (Yang et al. 2022, MGD).
 
         1 / N sum_n || t_n - G(m_n P s_n) ||^2
 
@@ -31,10 +32,10 @@ class MGD(DistillLoss):
     @dataclass
     class Config(DistillLoss.Config):
         weight: float = option(2e-5, "factor of this loss in the sum")
-        mask_ratio: float = option(0.75, "share of the pixels that are erased")
-        mask_ignored: bool = option(False, "erase all void pixels and leave them out of the sum")
+        mask_ratio: float = option(0.75, "share of the pixels that are masked")
+        mask_ignored: bool = option(False, "mask all void pixels and leave them out of the sum")
 
-    def __init__(self, config, student, teacher):
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         if not 0 <= config.mask_ratio < 1:
             raise ValueError(f"KD.MGD.MASK_RATIO is {config.mask_ratio}; it must be in [0, 1).")
@@ -46,7 +47,7 @@ class MGD(DistillLoss):
             nn.Conv2d(channels, channels, 3, padding=1),
         )
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         feature = self.adapter(inputs.student.feature)
         target = resize_like(inputs.teacher.feature, feature)
         n, _, h, w = feature.shape

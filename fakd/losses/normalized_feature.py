@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..functional.resize import resize_like
 from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs, SegSpec
 from .base import DistillLoss, option
 
 
 @DISTILL_LOSS_REGISTRY.register()
 class NormalizedFeature(DistillLoss):
-    """Squared distance of the features' directions, pixel by pixel.
+    """Squared distance of unit-length features at every pixel.
 
         1 / (N M) sum_i || P s_i / |P s_i| - t_i / |t_i| ||^2
 
@@ -27,11 +29,11 @@ class NormalizedFeature(DistillLoss):
     class Config(DistillLoss.Config):
         mask_ignored: bool = option(False, "leave void pixels out")
 
-    def __init__(self, config, student, teacher):
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         self.adapter = build_adapter("NormalizedFeature", student.feature_channels, teacher.feature_channels)
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         feature = self.adapter(inputs.student.feature)
         target = resize_like(inputs.teacher.feature, feature)
         error = (F.normalize(feature, dim=1) - F.normalize(target, dim=1)).square().sum(1)

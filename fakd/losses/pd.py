@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ..functional.divergence import pixel_kl
 from ..functional.resize import aligned_logits
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs
 from .base import DistillLoss, option
 
 
@@ -26,7 +29,7 @@ class PD(DistillLoss):
         tau: float = option(1.0, "temperature T")
         mask_ignored: bool = option(False, "leave void pixels out")
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = aligned_logits(inputs.student.logits, inputs.teacher.logits)
         valid = inputs.valid.flatten(1) if self.config.mask_ignored else None
         return pixel_kl(student, teacher, self.config.tau, valid)

@@ -1,22 +1,27 @@
 """Holistic term of structured knowledge distillation."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import relu
 
+from ..functional.ranks import num_ranks
 from ..functional.resize import check_same_classes, resize_like
 from ..layers import Critic
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs, SegSpec
 from .base import DistillLoss, option
 
 
 @DISTILL_LOSS_REGISTRY.register()
 class SKDSHolistic(DistillLoss):
-    """The student's logits are to look like the teacher's to a critic D (Liu et al. 2019, section 3.2).
+    """Adversarial: a critic D learns to tell the student's logits from the teacher's (Liu et al. 2019, 3.2).
 
         student   - mean D(S)
         critic    critic_weight (mean D(S) - mean D(T) + gradient_penalty mean_n (|grad D(x_n)| - 1)^2)
@@ -24,8 +29,8 @@ class SKDSHolistic(DistillLoss):
 
     with S and T the raw logits and x = a T + (1 - a) S, a uniform in [0, 1) per image. The critic sees
     logits alone, as in the authors' code. It is trained here, one step per forward pass in training, with an
-    optimizer of its own: the gradient into the student's logits is made before that step, so no backward
-    pass meets changed weights, and any trainer works. The trainer's optimizer never sees the critic; its
+    optimizer of its own: the gradient into the student's logits is computed before that step, so no backward
+    pass sees changed weights, and any trainer works. The trainer's optimizer never sees the critic; its
     gradients are averaged over ranks; its weights and momenta are in the state of the loss. Its learning
     rate decays with the progress of the training as ``critic_power`` says. With SOLVER.ACCUMULATE it makes a
     step per part of the batch. Batch norm in the critic couples the images of a batch, in the penalty too.
@@ -45,11 +50,12 @@ class SKDSHolistic(DistillLoss):
         critic_weight_decay: float = option(5e-4, "weight decay of the critic")
         widths: tuple = option((64, 128, 256, 512), "channels of its convolutions; each halves the map")
 
-    def __init__(self, config, student, teacher):
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         self.check_choice(config, objective=("wgan_gp", "hinge"), critic_optimizer=("sgd", "adam"))
         self.critic = Critic(student.num_classes, config.widths).requires_grad_(False)
         parameters, decay = list(self.critic.parameters()), config.critic_weight_decay
+        self.optimizer: torch.optim.Optimizer
         if config.critic_optimizer == "sgd":
             self.optimizer = torch.optim.SGD(parameters, config.critic_lr, momentum=0.9, weight_decay=decay)
         else:
@@ -57,7 +63,7 @@ class SKDSHolistic(DistillLoss):
                 parameters, config.critic_lr, betas=(0.9, 0.99), weight_decay=decay
             )
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         logits = inputs.student.logits
         check_same_classes(logits, inputs.teacher.logits)
         self.check_size(*logits.shape[-2:])
@@ -71,8 +77,8 @@ class SKDSHolistic(DistillLoss):
             self.train_critic(student.detach(), teacher.detach(), inputs.progress)
         return _WithSlope.apply(logits, value.detach(), slope)
 
-    def check_size(self, height, width):
-        """Raise ValueError if a map has no place for the critic's convolutions."""
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError if a map is too small for the critic's convolutions."""
         least = self.critic.min_size
         if min(height, width) < least:
             raise ValueError(
@@ -82,7 +88,7 @@ class SKDSHolistic(DistillLoss):
             )
 
     @torch.enable_grad()
-    def train_critic(self, student, teacher, progress):
+    def train_critic(self, student: Tensor, teacher: Tensor, progress: float) -> None:
         """One step of the critic on logits without gradient."""
         with _trainable(self.critic):
             loss = self.config.critic_weight * self.critic_loss(student, teacher)
@@ -96,7 +102,7 @@ class SKDSHolistic(DistillLoss):
         self.optimizer.zero_grad()
         self.log_scalar("critic", loss)
 
-    def critic_loss(self, student, teacher):
+    def critic_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The critic's loss without its weight."""
         real, fake = self.critic(teacher), self.critic(student)
         self.log_scalar("lead", real.mean() - fake.mean())
@@ -105,14 +111,16 @@ class SKDSHolistic(DistillLoss):
         penalty = gradient_penalty(self.critic, teacher, student)
         return fake.mean() - real.mean() + self.config.gradient_penalty * penalty
 
-    def get_extra_state(self):
+    def get_extra_state(self) -> dict[str, Any]:
+        """The critic's optimizer, which is saved with the loss."""
         return self.optimizer.state_dict()
 
-    def set_extra_state(self, state):
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the critic's optimizer."""
         self.optimizer.load_state_dict(state)
 
 
-def gradient_penalty(critic, real, fake):
+def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     """Mean over images of (|grad D(x)| - 1)^2 between ``real`` and ``fake``, D summed over its output map."""
     a = torch.rand(len(real), 1, 1, 1, dtype=real.dtype, device=real.device)
     between = (a * real + (1 - a) * fake).requires_grad_()
@@ -121,8 +129,8 @@ def gradient_penalty(critic, real, fake):
 
 
 @contextmanager
-def _trainable(module):
-    """The module asks for gradients inside only, so that no optimizer of others takes it up."""
+def _trainable(module: nn.Module) -> Iterator[None]:
+    """The module requires gradients inside only, so that no other optimizer trains it."""
     module.requires_grad_(True)
     try:
         yield
@@ -130,12 +138,12 @@ def _trainable(module):
         module.requires_grad_(False)
 
 
-def _mean_over_ranks(gradients):
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+def _mean_over_ranks(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+    if num_ranks() == 1:
         return gradients
     flat = torch.cat([g.reshape(-1) for g in gradients])
     dist.all_reduce(flat)
-    flat /= dist.get_world_size()
+    flat /= num_ranks()
     parts = flat.split([g.numel() for g in gradients])
     return [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
 
@@ -144,11 +152,11 @@ class _WithSlope(torch.autograd.Function):
     """A value whose gradient is known already."""
 
     @staticmethod
-    def forward(ctx, x, value, slope):
+    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor | None) -> Tensor:
         ctx.save_for_backward(slope)
         return value.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         return ctx.saved_tensors[0] * g, None, None

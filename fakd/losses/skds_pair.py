@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..functional.relation import similarity_gap, unit
 from ..registry import DISTILL_LOSS_REGISTRY
+from ..structures import LossInputs, SegSpec
 from ._taps import tapped
 from .base import DistillLoss, option
 
 
 @DISTILL_LOSS_REGISTRY.register()
 class SKDSPair(DistillLoss):
-    """How alike the regions of an image are to each other (Liu et al. 2019, section 3.1).
+    """Matches pairwise similarities of an image's regions (Liu et al. 2019, section 3.1).
 
         1 / (N P^2) sum_n sum_ij (s_i . s_j - t_i . t_j)^2
 
@@ -30,7 +32,7 @@ class SKDSPair(DistillLoss):
         kernel: int = option(0, "size of a node in pixels, in place of scale; 0 takes scale")
         detach_norm: bool = option(True, "no gradient through a node's length, as in the authors' code")
 
-    def __init__(self, config, student, teacher):
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         if config.kernel < 0 or not 0 < config.scale <= 1:
             raise ValueError(
@@ -38,11 +40,11 @@ class SKDSPair(DistillLoss):
                 "1, or 0 and a scale in (0, 1]."
             )
 
-    def forward(self, inputs):
+    def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = (self.nodes(x) for x in tapped(inputs, "feature"))
         return similarity_gap(student, teacher) / (student.shape[0] * student.shape[2] ** 2)
 
-    def nodes(self, feature):
+    def nodes(self, feature: Tensor) -> Tensor:
         """(N, A, h, w) to (N, A, P) unit vectors."""
         size = [self.config.kernel or max(1, int(self.config.scale * x)) for x in feature.shape[-2:]]
         pooled = F.max_pool2d(feature, size, size, ceil_mode=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
@@ -60,7 +60,7 @@ class Distiller(nn.Module):
         self._progress = 0.0
 
     @classmethod
-    def from_config(cls, cfg) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         student = build_segmentor(cfg)
         teacher = build_teacher(cfg)
         return {
@@ -90,7 +90,7 @@ class Distiller(nn.Module):
             for key, value in loss.pop_scalars().items()
         }
 
-    def forward(self, batched_inputs: list[dict[str, Any]]):
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """As :meth:`Segmentor.forward`, with a ``loss_<Name>`` more per distillation loss in training."""
         if not self.training:
             return self.student(batched_inputs)
@@ -126,8 +126,12 @@ class Distiller(nn.Module):
                 )
         return {f"loss_{name}": self.losses[name].config.weight * value for name, value in values.items()}
 
-    def state_dict(self, *args, **kwargs):
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The student's."""
         return self.student.state_dict(*args, **kwargs)
 
-    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Into the student."""
         return self.student.load_state_dict(state_dict, strict=strict, assign=assign)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
@@ -21,7 +21,7 @@ from .decode_heads import DecodeHead, FCNHead
 class _Channels(dict):
     """Channels of the backbone's maps by name, as heads look them up."""
 
-    def __missing__(self, name):
+    def __missing__(self, name: str) -> NoReturn:
         raise KeyError(
             f"A head asks for the map '{name}', but the backbone gives {', '.join(self)}. Set "
             "MODEL.AUXILIARY_HEAD.IN_FEATURE to one of these, or choose another MODEL.SEM_SEG_HEAD.NAME or "
@@ -82,7 +82,7 @@ class Segmentor(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
     @classmethod
-    def from_config(cls, cfg) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         backbone = build_backbone(cfg)
         channels = _Channels((name, shape.channels) for name, shape in backbone.output_shape().items())
         head, aux = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.AUXILIARY_HEAD
@@ -134,7 +134,7 @@ class Segmentor(nn.Module):
             aux_logits = self.auxiliary_head(stages)[1]
         return SegOutput(logits, feature, classifier.weight.flatten(1), classifier.bias, aux_logits, stages)
 
-    def forward(self, batched_inputs: list[dict[str, Any]]):
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """detectron2's contract.
 
         Args:

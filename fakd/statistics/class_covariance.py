@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..functional.ranks import num_ranks
 from ..functional.segments import class_counts, pack_by_class
 
 PACKED_ROW = 64
@@ -102,9 +103,9 @@ class ClassCovariance(nn.Module):
         Every rank writes its counts and means to its own place of one buffer, so one sum carries
         them beside the scatters and the correction between the ranks' means is exact.
         """
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        if num_ranks() == 1:
             return counts, mean, covariance
-        ranks, (k, a) = dist.get_world_size(), mean.shape
+        ranks, (k, a) = num_ranks(), mean.shape
         own = mean.new_zeros(ranks, k, a + 1)
         own[dist.get_rank()] = torch.cat([counts[:, None], mean], 1)
         packed = torch.cat([(_per_class(counts, covariance) * covariance).reshape(-1), own.reshape(-1)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..functional.ranks import num_ranks
 from ..functional.segments import class_counts
 
 STORAGE = {"float16": torch.float16, "float32": torch.float32}
@@ -88,7 +90,7 @@ class ClassQueue(nn.Module):
         self.register_buffer("pointer", torch.zeros(num_classes, dtype=torch.int64))
         self.register_buffer("filled", torch.zeros(num_classes, dtype=torch.int64))
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassQueue:
         """The way to another device, where there may be less memory."""
         try:
             return super()._apply(fn, recurse)
@@ -203,8 +205,8 @@ def gather_images(x: Tensor) -> Tensor:
 
     All ranks must bring the same shape.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if num_ranks() == 1:
         return x
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    parts = [torch.empty_like(x) for _ in range(num_ranks())]
     dist.all_gather(parts, x.contiguous())
     return torch.cat(parts)

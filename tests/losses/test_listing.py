@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import fakd
-from fakd.losses.__main__ import describe, library_losses, main, markdown, measure
+from fakd.losses.__main__ import library_losses, loss_section, main, markdown, measure
 from fakd.registry import DISTILL_LOSS_REGISTRY
 
 ROOT = Path(fakd.__file__).parents[1]
@@ -47,7 +47,7 @@ def test_options_and_formula_are_shown(capsys):
     text = capsys.readouterr().out
     for name in ("DIST", "CWD"):
         loss = DISTILL_LOSS_REGISTRY.get(name)
-        assert describe(loss) in text and loss.paper in text
+        assert loss_section(loss) in text and loss.paper in text
         assert all(f.metadata["help"] in text for f in fields(loss.Config))
     assert "`GAMMA` | `1.0`" in text and "rho(p_i:, q_i:)" in text
 

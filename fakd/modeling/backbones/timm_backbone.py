@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
 from timm.models import FeatureInfo
 from torch import Tensor, nn
@@ -89,7 +89,7 @@ class TimmBackbone(Backbone):
             load_pretrained(self.net, pretrained)
 
     @classmethod
-    def from_config(cls, cfg, input_shape) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         backbone = cfg.MODEL.BACKBONE
         return {
             "name": backbone.TIMM_NAME,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
-from torch import nn
+from detectron2.config import CfgNode
+from torch import Tensor, nn
 
 from ...registry import DECODE_HEAD_REGISTRY
 from .base import ConvBNReLU, DecodeHead, SeparableConv
@@ -20,7 +24,13 @@ class ASPPHead(DecodeHead):
     """
 
     def __init__(
-        self, in_channels, channels, num_classes, in_feature="res5", dilations=(1, 12, 24, 36), **kwargs
+        self,
+        in_channels: Mapping[str, int],
+        channels: int,
+        num_classes: int,
+        in_feature: str = "res5",
+        dilations: Sequence[int] = (1, 12, 24, 36),
+        **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
         self.in_feature = in_feature
@@ -30,14 +40,14 @@ class ASPPHead(DecodeHead):
         self.bottleneck = ConvBNReLU((len(dilations) + 1) * channels, channels, 3)
 
     @classmethod
-    def options(cls, node):
+    def options(cls, node: CfgNode) -> dict[str, Any]:
         return {"dilations": tuple(node.DILATIONS)}
 
     @staticmethod
     def branch(in_channels: int, channels: int, dilation: int) -> nn.Module:
         return ConvBNReLU(in_channels, channels, 1 if dilation == 1 else 3, dilation)
 
-    def decode(self, stages):
+    def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
         x = stages[self.in_feature]
         pooled = self.resize(self.image_pool(x), like=x)
         return self.bottleneck(torch.cat([pooled, *(branch(x) for branch in self.aspp_modules)], dim=1))
@@ -54,7 +64,13 @@ class DepthwiseSeparableASPPHead(ASPPHead):
     """
 
     def __init__(
-        self, in_channels, channels, num_classes, c1_feature="res2", c1_channels=48, **kwargs
+        self,
+        in_channels: Mapping[str, int],
+        channels: int,
+        num_classes: int,
+        c1_feature: str = "res2",
+        c1_channels: int = 48,
+        **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
         self.c1_feature = c1_feature
@@ -64,7 +80,7 @@ class DepthwiseSeparableASPPHead(ASPPHead):
         )
 
     @classmethod
-    def options(cls, node):
+    def options(cls, node: CfgNode) -> dict[str, Any]:
         return {**super().options(node), "c1_channels": node.C1_CHANNELS}
 
     @staticmethod
@@ -73,7 +89,7 @@ class DepthwiseSeparableASPPHead(ASPPHead):
             return ConvBNReLU(in_channels, channels)
         return SeparableConv(in_channels, channels, dilation)
 
-    def decode(self, stages):
+    def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
         c1 = self.c1_bottleneck(stages[self.c1_feature])
         coarse = self.resize(super().decode(stages), like=c1)
         return self.sep_bottleneck(torch.cat([coarse, c1], dim=1))

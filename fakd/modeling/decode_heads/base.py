@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 
@@ -73,7 +74,7 @@ class DecodeHead(nn.Module):
         nn.init.zeros_(self.conv_seg.bias)  # type: ignore[arg-type]
 
     @classmethod
-    def options(cls, node: Mapping[str, Any]) -> dict[str, Any]:
+    def options(cls, node: CfgNode) -> dict[str, Any]:
         """Arguments of this head alone, from the config node ``MODEL.SEM_SEG_HEAD``."""
         return {}
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
-from torch import nn
+from detectron2.config import CfgNode
+from torch import Tensor, nn
 
 from ...registry import DECODE_HEAD_REGISTRY
 from .aspp import ASPPHead
@@ -27,13 +31,13 @@ class CIRKDDeepLabHead(DecodeHead):
 
     def __init__(
         self,
-        in_channels,
-        channels,
-        num_classes,
-        in_feature="res5",
-        dilations=(1, 12, 24, 36),
-        project_dropout=0.5,
-        **kwargs,
+        in_channels: Mapping[str, int],
+        channels: int,
+        num_classes: int,
+        in_feature: str = "res5",
+        dilations: Sequence[int] = (1, 12, 24, 36),
+        project_dropout: float = 0.5,
+        **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
         self.in_feature = in_feature
@@ -45,10 +49,10 @@ class CIRKDDeepLabHead(DecodeHead):
         self.bottleneck = ConvBNReLU(channels, channels, 3)
 
     @classmethod
-    def options(cls, node):
+    def options(cls, node: CfgNode) -> dict[str, Any]:
         return {"dilations": tuple(node.DILATIONS)}
 
-    def decode(self, stages):
+    def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
         x = stages[self.in_feature]
         branches = [branch(x) for branch in self.aspp_modules]
         joined = self.project(torch.cat([*branches, self.resize(self.image_pool(x), like=x)], dim=1))
@@ -59,7 +63,14 @@ class CIRKDDeepLabHead(DecodeHead):
 class CIRKDPSPHead(PSPHead):
     """CIRKD's PSPNet: pooled maps of a quarter of the backbone's channels. Use it with ``align_corners``."""
 
-    def __init__(self, in_channels, channels, num_classes, in_feature="res5", **kwargs) -> None:
+    def __init__(
+        self,
+        in_channels: Mapping[str, int],
+        channels: int,
+        num_classes: int,
+        in_feature: str = "res5",
+        **kwargs: Any,
+    ) -> None:
         pooled = in_channels[in_feature] // 4
         super().__init__(
             in_channels, channels, num_classes, in_feature=in_feature, pool_channels=pooled, **kwargs

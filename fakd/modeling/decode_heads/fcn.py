@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
 
 from ...registry import DECODE_HEAD_REGISTRY
 from .base import ConvBNReLU, DecodeHead
@@ -20,7 +23,14 @@ class FCNHead(DecodeHead):
     """
 
     def __init__(
-        self, in_channels, channels, num_classes, in_feature="res4", num_convs=1, kernel_size=3, **kwargs
+        self,
+        in_channels: Mapping[str, int],
+        channels: int,
+        num_classes: int,
+        in_feature: str = "res4",
+        num_convs: int = 1,
+        kernel_size: int = 3,
+        **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
         self.in_feature = in_feature
@@ -29,5 +39,5 @@ class FCNHead(DecodeHead):
             *(ConvBNReLU(a, b, kernel_size) for a, b in zip(widths[:-1], widths[1:], strict=True))
         )
 
-    def decode(self, stages):
+    def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
         return self.convs(stages[self.in_feature])

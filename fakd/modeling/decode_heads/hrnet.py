@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry import DECODE_HEAD_REGISTRY
 from .base import ConvBNReLU, DecodeHead
@@ -16,10 +19,12 @@ class HRNetHead(DecodeHead):
     The published networks have as many channels here as all maps together, and no dropout.
     """
 
-    def __init__(self, in_channels, channels, num_classes, **kwargs) -> None:
+    def __init__(
+        self, in_channels: Mapping[str, int], channels: int, num_classes: int, **kwargs: Any
+    ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
         self.convs = nn.Sequential(ConvBNReLU(sum(in_channels.values()), channels))
 
-    def decode(self, stages):
+    def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
         finest, *others = stages.values()
         return self.convs(torch.cat([finest, *(self.resize(x, like=finest) for x in others)], dim=1))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from ...registry import DECODE_HEAD_REGISTRY
@@ -50,7 +54,14 @@ class ISAHead(DecodeHead):
     """
 
     def __init__(
-        self, in_channels, channels, num_classes, in_feature="res5", isa_channels=256, tile=8, **kwargs
+        self,
+        in_channels: Mapping[str, int],
+        channels: int,
+        num_classes: int,
+        in_feature: str = "res5",
+        isa_channels: int = 256,
+        tile: int = 8,
+        **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
         self.in_feature = in_feature
@@ -61,10 +72,10 @@ class ISAHead(DecodeHead):
         self.out_conv = ConvBNReLU(2 * channels, channels)
 
     @classmethod
-    def options(cls, node):
+    def options(cls, node: CfgNode) -> dict[str, Any]:
         return {"isa_channels": node.ISA_CHANNELS}
 
-    def decode(self, stages):
+    def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
         x = self.in_conv(stages[self.in_feature])
         return self.out_conv(torch.cat([self._attend(x), x], dim=1))
 

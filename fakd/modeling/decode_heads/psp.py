@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry import DECODE_HEAD_REGISTRY
 from .base import ConvBNReLU, DecodeHead
@@ -22,13 +25,13 @@ class PSPHead(DecodeHead):
 
     def __init__(
         self,
-        in_channels,
-        channels,
-        num_classes,
-        in_feature="res5",
-        pool_scales=(1, 2, 3, 6),
-        pool_channels=None,
-        **kwargs,
+        in_channels: Mapping[str, int],
+        channels: int,
+        num_classes: int,
+        in_feature: str = "res5",
+        pool_scales: Sequence[int] = (1, 2, 3, 6),
+        pool_channels: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
         self.in_feature = in_feature
@@ -40,7 +43,7 @@ class PSPHead(DecodeHead):
         )
         self.bottleneck = ConvBNReLU(width + len(pool_scales) * pool_channels, channels, 3)
 
-    def decode(self, stages):
+    def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
         x = stages[self.in_feature]
         pooled = [self.resize(module(x), like=x) for module in self.psp_modules]
         return self.bottleneck(torch.cat([x, *pooled], dim=1))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +20,9 @@ class SegformerHead(DecodeHead):
     This is mmsegmentation's shape: batch norm and ReLU behind every map's convolution.
     """
 
-    def __init__(self, in_channels, channels, num_classes, **kwargs) -> None:
+    def __init__(
+        self, in_channels: Mapping[str, int], channels: int, num_classes: int, **kwargs: Any
+    ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
         self.convs = nn.ModuleList(self.branch(width, channels) for width in in_channels.values())
         self.fusion_conv = ConvBNReLU(len(in_channels) * channels, channels)
@@ -26,7 +31,7 @@ class SegformerHead(DecodeHead):
     def branch(in_channels: int, channels: int) -> nn.Module:
         return ConvBNReLU(in_channels, channels)
 
-    def decode(self, stages):
+    def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
         finest, *others = (conv(x) for conv, x in zip(self.convs, stages.values(), strict=True))
         return self.fusion_conv(torch.cat([finest, *(self.resize(x, like=finest) for x in others)], dim=1))
 
