@@ -1,6 +1,7 @@
 """The folder of a run: what lies in it, and whether this command may go on in it."""
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -121,10 +122,7 @@ class RunFolder:
         Raises:
             FileNotFoundError: there is no config.yaml.
         """
-        flat = _flat(yaml.safe_load(load_config().dump()))
-        flat |= _flat(yaml.safe_load(self.config_file.read_text()))
-        without = _FREE + _idle(flat["KD.LOSSES"])
-        return {key: value for key, value in flat.items() if not key.startswith(without)}
+        return deciding_values(yaml.safe_load(self.config_file.read_text()))
 
     def write_confusion(self, counts: Mapping[str, list[list[int]]]) -> None:
         """Writes the final (K, K) counts of pixels by test set, row = label, column = prediction."""
@@ -140,12 +138,29 @@ class RunFolder:
             json.dump(result, file, indent=2)
 
 
+def deciding_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a run's config that its weights and metrics depend on, by dotted key.
+
+    Args:
+        config: content of a config.yaml.
+    """
+    flat = _defaults(tuple(name for name, _ in DISTILL_LOSS_REGISTRY)) | _flat(config)
+    without = _FREE + _idle(flat["KD.LOSSES"])
+    return {key: value for key, value in flat.items() if not key.startswith(without)}
+
+
+@functools.cache
+def _defaults(losses: tuple[str, ...]) -> dict[str, Any]:
+    """Flat, with the keys of these losses, those of plugins among them."""
+    return _flat(yaml.safe_load(load_config().dump()))
+
+
 def _idle(losses: Sequence[str]) -> tuple[str, ...]:
     """Prefixes of the keys of all other losses."""
     return tuple(f"KD.{name}." for name, _ in DISTILL_LOSS_REGISTRY if name not in losses)
 
 
-def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in node.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

@@ -1,37 +1,15 @@
 """Finished runs side by side: how they are grouped and refused, and the numbers behind the pictures."""
 
-import json
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
-from fake_study import CLASSES, write_run
+from fake_study import finished
 
-from fakd.config import load_config
 from fakd.report import class_plots, log_plots, plots
 from fakd.report.compare import write_comparison
 from fakd.report.run_groups import read_groups
-
-NUM = len(CLASSES)
-
-
-def finished(folder, run, seed, miou, *opts, recipe=None, name=None, **changes):
-    """A run as the engine leaves it, but for the weights."""
-    path = write_run(folder, name or run, seed, miou, method=run, **changes)
-    cfg = load_config("", ["SEED", str(seed), "OUTPUT_DIR", str(path), *opts], recipe or run)
-    (path / "config.yaml").write_text(cfg.dump())
-    counts = np.diag(np.arange(NUM)[::-1] * 100) + len(run)
-    counts[-1] = 0  # no label
-    (path / "confusion.json").write_text(json.dumps({"toyscenes_val": counts.tolist()}))
-    with open(path / "metrics.json", "a") as file:
-        for i in (19, 39):
-            line = {"iteration": i, "total_loss": 3.0 - i / 100, "loss_seg": 1.0, "lr": 0.1}
-            if cfg.KD.LOSSES == ("FAKDChannel",):
-                line |= {f"FAKDChannel/{kind}/{c}": 2.0 for kind in ("trace", "eigenvalue") for c in CLASSES}
-                line["FAKDChannel/lambda"] = i / 40
-            file.write(json.dumps(line) + "\n")
-    return path
 
 
 @pytest.fixture

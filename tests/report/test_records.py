@@ -1,0 +1,87 @@
+"""Finished runs read from folders and from lines, and what is said of those that cannot be read."""
+
+import json
+
+import pytest
+from fake_study import finished
+
+from fakd.report.records import read_runs, write_lines
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A teacher, and two runs with two seeds each."""
+    folder = tmp_path / "runs"
+    teacher = finished(folder, "student", 0, 60.0, "MODEL.BACKBONE.WIDTH", "0.5", name="big")
+    for seed in (0, 1):
+        finished(folder, "cwd", seed, 43.0 + seed, "KD.TEACHER.WEIGHTS", str(teacher / "model_final.pth"))
+        finished(folder, "student", seed, 41.0 + seed)
+    return folder
+
+
+def same(run):
+    """What must survive the way into a line and back."""
+    metrics = {n: m.model_dump() for n, m in run.metrics_by_dataset.items()}
+    curve = [(i, pytest.approx(miou, abs=1e-4), seconds) for i, miou, seconds in run.curve]
+    keys = ("seed", "method", "pair", "digest", "teacher", "config", "confusion", "commit", "machine", "crop")
+    return {key: getattr(run, key) for key in keys} | {"curve": curve, "metrics": metrics}
+
+
+def test_a_run_is_the_same_from_its_folder_and_from_its_line(runs, tmp_path):
+    file = tmp_path / "kept" / "a.jsonl"
+    assert write_lines([runs], file) == (5, [])
+    before, after = (read_runs([place])[0] for place in (runs, file))
+    assert [same(run) for run in before] == [same(run) for run in after]
+    text = file.read_text()
+    assert str(tmp_path) not in text and text.count('"config":') == 3  # once per digest
+    teacher = next(run for run in after if run.metrics_by_dataset["toyscenes_val"].mIoU == 60)
+    assert {run.teacher for run in after} == {"", teacher.identity}
+
+
+def test_only_what_is_missing_is_added(runs, tmp_path):
+    file = tmp_path / "a.jsonl"
+    write_lines([runs / "student"], file)
+    before = file.read_text()
+    assert write_lines([runs], file)[0] == 3 and file.read_text().startswith(before)
+    assert write_lines([runs], file)[0] == 0
+    finished(runs, "student", 2, 44.0)
+    (runs / "student" / "seed3").mkdir()
+    added, problems = write_lines([runs], file)
+    assert added == 1 and len(problems) == 1
+    assert problems[0].startswith("runs/student/seed3: not finished (nothing logged)")
+    assert len(read_runs([file, runs])[0]) == 6 and read_runs([file, runs])[1] == problems
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("result.json", '{"method": "c', "result.json: cannot be read as JSON"),
+        ("result.json", "[1]", "result.json: the content is [1], but must be"),
+        ("result.json", '{"dataset": 3, "metrics": {}}', "result.json: dataset is 3, but must be a text"),
+        ("config.yaml", "a: [", "config.yaml: no yaml"),
+        ("config.yaml", "[]", "config.yaml: no config of a run"),
+        ("confusion.json", '{"toyscenes_val": [[1], [2, 3]]}', "the matrix of toyscenes_val is not square"),
+        ("confusion.json", '{"toyscenes_val": [[1.5]]}', "by_set.toyscenes_val[0][0] is 1.5, but must be"),
+        ("metrics.json", "[1]\n", "its curve is left out, because metrics.json cannot be read"),
+    ],
+)
+def test_a_broken_file_is_one_line_with_its_name(runs, name, content, told):
+    (runs / "cwd" / "seed1" / name).write_text(content)
+    problems = read_runs([runs])[1]
+    assert len(problems) == 1 and "\n" not in problems[0]
+    assert "runs/cwd/seed1: " in problems[0] and told in problems[0]
+
+
+def test_broken_lines_are_named_by_their_number(runs, tmp_path):
+    file = tmp_path / "a.jsonl"
+    write_lines([runs / "student", runs / "cwd"], file)
+    lines = file.read_text().splitlines()
+    lines[0] = lines[0][:50]
+    wrong = json.loads(lines[2])
+    wrong["metrics_by_dataset"]["toyscenes_val"]["mIoU"] = "high"
+    lines[2] = json.dumps(wrong)
+    file.write_text("\n".join(lines))
+    found, problems = read_runs([file])
+    assert len(found) == 0 and len(problems) == 4
+    assert "a.jsonl, line 1: no JSON" in problems[0] and "no line before it has the config" in problems[1]
+    assert "metrics_by_dataset.toyscenes_val.mIoU is 'high', but must be a number" in problems[2]
