@@ -129,7 +129,7 @@ def ship_camvid(root: Path) -> None:
 TREES = {
     "ade20k": Tree(
         ship_ade20k,
-        lambda root: ade20k.prepare(root, workers=1),
+        lambda root: ade20k.convert_ade20k(root, workers=1),
         "configs/ade20k/pspnet_r18.yaml",
         "ADEChallengeData2016/images/training/b.jpg",
         "ADEChallengeData2016/annotations_detectron2/training/b.png",
@@ -137,7 +137,7 @@ TREES = {
     ),
     "cityscapes": Tree(
         ship_cityscapes,
-        lambda root: cityscapes.prepare(root, workers=1),
+        lambda root: cityscapes.convert_cityscapes(root, workers=1),
         "configs/cityscapes/pspnet_r18.yaml",
         "cityscapes/leftImg8bit/train/aachen/aachen_1_leftImg8bit.png",
         "cityscapes/gtFine/train/aachen/aachen_1_gtFine_labelTrainIds.png",
@@ -145,7 +145,7 @@ TREES = {
     ),
     "pascal_context_59": Tree(
         ship_pascal_context,
-        lambda root: pascal_context.prepare(root, workers=1),
+        lambda root: pascal_context.convert_pascal_context(root, workers=1),
         "configs/pascal_context_59/pspnet_r18.yaml",
         "VOCdevkit/VOC2010/JPEGImages/2008_2.jpg",
         "VOCdevkit/VOC2010/SegmentationClassContext/2008_2.png",
@@ -153,7 +153,7 @@ TREES = {
     ),
     "voc2012_aug": Tree(
         ship_voc,
-        lambda root: voc2012.prepare(root, workers=1),
+        lambda root: voc2012.convert_voc2012(root, workers=1),
         "configs/voc2012_aug/pspnet_r18.yaml",
         "VOCdevkit/VOC2012/JPEGImages/d.jpg",
         "VOCdevkit/VOC2012/SegmentationClassAug/d.png",
@@ -161,7 +161,7 @@ TREES = {
     ),
     "coco_stuff_164k": Tree(
         ship_coco_stuff,
-        coco_stuff.prepare,
+        coco_stuff.check_coco_stuff,
         "configs/coco_stuff_164k/cirkd_deeplabv3_r18.yaml",
         "coco/train2017/0002.jpg",
         "coco/stuffthingmaps/train2017/0002.png",

@@ -5,10 +5,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from fakd.deploy.demo import KINDS, Demo, find_inputs
 from fakd.deploy.source import add_source
 from fakd.engine.cli import call_tool
 from fakd.predict import Predictor
+from fakd.predict.demo import KINDS, Demo, find_inputs
 
 EXAMPLES = """
 examples:

@@ -25,7 +25,7 @@ _MOST_ERRORS = 20
 
 
 @dataclass(frozen=True)
-class Findings:
+class DatasetReport:
     """What was found in a dataset without errors.
 
     Attributes:
@@ -43,7 +43,7 @@ class Findings:
 
 def check_dataset(
     name: str, sheet: str | Path | None = None, workers: int = 0, images: int = SHOWN
-) -> Findings:
+) -> DatasetReport:
     """Reads every image and label of a registered dataset.
 
     Args:
@@ -74,7 +74,7 @@ def check_dataset(
     if sheet is not None:
         _draw_sheet(records, metadata, sheet, images)
     sizes = sorted((record["height"], record["width"]) for record in records)
-    return Findings(
+    return DatasetReport(
         images=len(records),
         sizes=(sizes[0], sizes[-1]),
         pixels=dict(zip([*metadata.stuff_classes, "(void)"], pixels.tolist(), strict=True)),

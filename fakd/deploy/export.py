@@ -18,7 +18,8 @@ from torch import nn
 from fakd.files import atomic_write
 
 from .exported import Run, open_session, session_run
-from .network import Card, DeployedNetwork, exportable
+from .metadata import ExportMetadata
+from .network import DeployedNetwork, exportable
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".ts", "torch-export": ".pt2"}
 OPSET = 18  # the oldest that torch.onnx writes, and so the one that most runtimes know
@@ -53,17 +54,17 @@ class Comparison:
 def export(
     network: DeployedNetwork,
     reference: DeployedNetwork,
-    card: Card,
+    metadata: ExportMetadata,
     path: str | Path,
     file_format: str = "onnx",
     opset: int = OPSET,
 ) -> Comparison:
-    """Writes a network with its card, if what was written computes what the network does.
+    """Writes a network and its metadata, if what was written computes what the network does.
 
     Args:
         network: on the CPU.
         reference: the same in float32, which the file is compared with.
-        card: its ``size`` fixes the input to one image of that size; None leaves size and number free.
+        metadata: its ``size`` fixes the input to one image of that size; None leaves size and number free.
         path: of the file.
         file_format: one of :data:`FORMATS`.
         opset: of ONNX.
@@ -74,20 +75,22 @@ def export(
     """
     if file_format not in FORMATS:
         raise ValueError(f"The format '{file_format}' is none of {', '.join(FORMATS)}.")
-    tried_at = shapes(card.size)
+    tried_at = shapes(metadata.size)
     if file_format == "torchscript":
-        content, run = _torchscript(network, card, tried_at[0])
+        content, run = _torchscript(network, metadata, tried_at[0])
     else:
-        program = program_of(network, card.size)
+        program = program_of(network, metadata.size)
         content, run = (
-            _torch_export(program, card) if file_format == "torch-export" else _onnx(program, card, opset)
+            _torch_export(program, metadata)
+            if file_format == "torch-export"
+            else _onnx(program, metadata, opset)
         )
     found = compare(reference, run, tried_at)
     # In half precision two near scores may change places; what that costs is measured on the test images.
-    if card.precision == "float32" and found.agreement < AGREEMENT:
+    if metadata.precision == "float32" and found.agreement < AGREEMENT:
         raise ValueError(
             f"The exported file would compute something else: {found}; {100 * AGREEMENT:.1f} % must. "
-            f"Nothing was written.{'' if card.size else ' With a fixed --size it may be right.'}"
+            f"Nothing was written.{'' if metadata.size else ' With a fixed --size it may be right.'}"
         )
     with atomic_write(path) as file:
         file.write(content)
@@ -124,7 +127,9 @@ def compare(network: DeployedNetwork, exported: Run, shapes: Iterable[tuple[int,
     return Comparison(difference, scores, same / total)
 
 
-def _torchscript(network: DeployedNetwork, card: Card, shape: tuple[int, int, int]) -> tuple[bytes, Run]:
+def _torchscript(
+    network: DeployedNetwork, metadata: ExportMetadata, shape: tuple[int, int, int]
+) -> tuple[bytes, Run]:
     n, height, width = shape
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -133,7 +138,7 @@ def _torchscript(network: DeployedNetwork, card: Card, shape: tuple[int, int, in
         traced = torch.jit.freeze(
             torch.jit.trace(network, torch.rand(n, 3, height, width), check_trace=False)
         )
-        torch.jit.save(traced, buffer, _extra_files=card.as_json())
+        torch.jit.save(traced, buffer, _extra_files=metadata.as_json())
         buffer.seek(0)
         return buffer.getvalue(), torch.jit.load(buffer)
 
@@ -168,18 +173,18 @@ def program_of(
     return program
 
 
-def _torch_export(program: torch.export.ExportedProgram, card: Card) -> tuple[bytes, Run]:
+def _torch_export(program: torch.export.ExportedProgram, metadata: ExportMetadata) -> tuple[bytes, Run]:
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files=card.as_json())
+    torch.export.save(program, buffer, extra_files=metadata.as_json())
     buffer.seek(0)
     return buffer.getvalue(), torch.export.load(buffer).module()
 
 
-def _onnx(program: torch.export.ExportedProgram, card: Card, opset: int) -> tuple[bytes, Run]:
+def _onnx(program: torch.export.ExportedProgram, metadata: ExportMetadata, opset: int) -> tuple[bytes, Run]:
     import onnx
 
     model = onnx_graph(program, opset)
-    onnx.helper.set_model_props(model, card.as_json())
+    onnx.helper.set_model_props(model, metadata.as_json())
     content = model.SerializeToString()
     return content, session_run(open_session(content))
 

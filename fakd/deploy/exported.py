@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor, nn
 
-from .network import Card, from_json
+from .metadata import ExportMetadata, from_json
 
 Run = Callable[[Tensor], Tensor]  # from images (N, 3, H, W) to scores (N, K, H, W)
 
@@ -49,19 +49,19 @@ class ExportedNetwork(nn.Module):
 
     Args:
         run: the graph in the file.
-        card: what the file says of itself. If its size is fixed, images are resized to it.
+        metadata: what the file says of itself. If its size is fixed, images are resized to it.
     """
 
-    def __init__(self, run: Run, card: Card) -> None:
+    def __init__(self, run: Run, metadata: ExportMetadata) -> None:
         super().__init__()
-        self.run, self.card, self.input_format = run, card, card.input_format
+        self.run, self.metadata, self.input_format = run, metadata, metadata.input_format
         self.eval()
 
     def prepare(self, item: dict[str, Any]) -> Tensor:
         """What the graph is fed for an input of detectron2's contract: (1, 3, H, W)."""
-        image = (at_size(item, self.card.size) if self.card.size else item)["image"].float()
-        if not self.card.normalize:
-            mean, std = torch.tensor(self.card.pixel_mean), torch.tensor(self.card.pixel_std)
+        image = (at_size(item, self.metadata.size) if self.metadata.size else item)["image"].float()
+        if not self.metadata.normalize:
+            mean, std = torch.tensor(self.metadata.pixel_mean), torch.tensor(self.metadata.pixel_std)
             image = (image - mean[:, None, None]) / std[:, None, None]
         return image[None]
 
@@ -138,7 +138,7 @@ def load_exported(path: str | Path, device: str = "cpu") -> ExportedNetwork:
         session = open_session(str(path), device)
         found, run = session.get_modelmeta().custom_metadata_map, session_run(session)
     else:
-        found = dict.fromkeys(Card.__dataclass_fields__, "")
+        found = dict.fromkeys(ExportMetadata.__dataclass_fields__, "")
         try:
             if path.suffix == ".ts":
                 graph = torch.jit.load(path, "cpu", _extra_files=found)
@@ -151,10 +151,12 @@ def load_exported(path: str | Path, device: str = "cpu") -> ExportedNetwork:
             return graph(image)
 
     try:
-        card = Card(**{name: from_json(found[name]) for name in Card.__dataclass_fields__})
+        metadata = ExportMetadata(
+            **{name: from_json(found[name]) for name in ExportMetadata.__dataclass_fields__}
+        )
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"'{path}' does not say what its classes and its input are ({error!r}): it is no file of "
             "tools/export_student.py."
         ) from error
-    return ExportedNetwork(run, card)
+    return ExportedNetwork(run, metadata)

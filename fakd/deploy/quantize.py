@@ -19,7 +19,7 @@ from fakd.data.records import evenly_spaced
 from fakd.files import atomic_write
 
 from .exported import load_exported
-from .network import Card
+from .metadata import ExportMetadata
 
 # Nearly all of the work. What is between convolutions stays float: the sums of attention and of pooled maps
 # lose more than they save.
@@ -53,14 +53,14 @@ class CalibrationImages:
         return None if item is None else {"image": self._prepare(item).numpy()}
 
 
-def quantize(cfg: CfgNode, source: Path, target: str | Path, card: Card, images: int) -> None:
+def quantize(cfg: CfgNode, source: Path, target: str | Path, metadata: ExportMetadata, images: int) -> None:
     """Writes the int8 form of an exported float32 network, in ONNX's QDQ form.
 
     Args:
         cfg: of the student, for its training images.
         source: the float32 file.
         target: the file to write.
-        card: of the int8 network.
+        metadata: of the int8 network.
         images: how many training images the ranges of activations are taken from.
 
     Raises:
@@ -90,6 +90,6 @@ def quantize(cfg: CfgNode, source: Path, target: str | Path, card: Card, images:
             root.setLevel(level)
         model = onnx.load(written)
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, card.as_json())
+    onnx.helper.set_model_props(model, metadata.as_json())
     with atomic_write(target) as file:
         file.write(model.SerializeToString())

@@ -15,7 +15,8 @@ from fakd.engine.trainer import Trainer
 
 from .export import OPSET, Comparison, compare, export, shapes
 from .exported import FixedSize, load_exported, open_session, session_run
-from .network import DeployedNetwork, make_card
+from .metadata import build_metadata
+from .network import DeployedNetwork
 from .quantize import quantize
 from .source import load_student
 
@@ -78,18 +79,18 @@ def export_student(
     cfg.TEST.SAVE = ()
     network = load_student(cfg, weights)
     exact = DeployedNetwork(network, normalize)
-    card = make_card(cfg, network, size, normalize, precision)
+    metadata = build_metadata(cfg, network, size, normalize, precision)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if precision == "int8":
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "float32.onnx")
-            export(exact, exact, replace(card, precision="float32"), source, opset=opset)
-            quantize(cfg, source, path, card, calibration)
-        found = compare(exact, session_run(open_session(str(path))), shapes(card.size))
+            export(exact, exact, replace(metadata, precision="float32"), source, opset=opset)
+            quantize(cfg, source, path, metadata, calibration)
+        found = compare(exact, session_run(open_session(str(path))), shapes(metadata.size))
     else:
         half = DeployedNetwork(network, normalize, half=True) if precision == "float16" else exact
-        found = export(half, exact, card, path, file_format, opset)
+        found = export(half, exact, metadata, path, file_format, opset)
     miou = {}
     if evaluate or precision != "float32":
         before = measure_miou(cfg, FixedSize(network, size) if size else network)

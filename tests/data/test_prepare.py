@@ -45,7 +45,7 @@ def make_ade20k(root) -> None:
 
 def test_ade20k_loses_its_zero_label(root):
     make_ade20k(root)
-    ade20k.prepare(root, workers=1)
+    ade20k.convert_ade20k(root, workers=1)
     assert labels_of("ade20k_train") == labels_of("ade20k_val") == {"a": [[255, 0, 1], [2, 1, 0]]}
     original = root / "ADEChallengeData2016/annotations/training/a.png"
     np.testing.assert_array_equal(read_label(str(original)), IDS)
@@ -53,11 +53,11 @@ def test_ade20k_loses_its_zero_label(root):
 
 def test_a_second_call_makes_only_what_is_missing(root):
     make_ade20k(root)
-    ade20k.prepare(root, workers=1)
+    ade20k.convert_ade20k(root, workers=1)
     made = sorted((root / "ADEChallengeData2016/annotations_detectron2").glob("*/*.png"))
     kept = made[0].stat().st_mtime_ns
     made[1].unlink()
-    ade20k.prepare(root, workers=1)
+    ade20k.convert_ade20k(root, workers=1)
     assert made[1].exists() and made[0].stat().st_mtime_ns == kept
     assert not list(root.rglob("*.partial"))
 
@@ -67,7 +67,7 @@ def test_a_bad_original_is_named_and_the_rest_is_kept(root):
     bad = root / "ADEChallengeData2016/annotations/validation/b.png"
     picture(bad, np.full((2, 3), 151, np.uint8))
     with pytest.raises(ValueError, match=r"validation/b\.png' holds the id 151"):
-        ade20k.prepare(root, workers=1)
+        ade20k.convert_ade20k(root, workers=1)
     assert len(labels_of("ade20k_train")) == 1
 
 
@@ -86,7 +86,7 @@ def test_cityscapes_from_label_ids_and_from_polygons(root):
     ]
     path = folder / "gtFine/val/ulm/ulm_0_gtFine_polygons.json"
     text(path, json.dumps({"imgHeight": 2, "imgWidth": 3, "objects": objects}))
-    cityscapes.prepare(root, workers=1)
+    cityscapes.convert_cityscapes(root, workers=1)
     assert labels_of("cityscapes_train") == {"aachen/aachen_0": [[0, 1, 18], [255, 255, 13]]}
     assert labels_of("cityscapes_val") == {"ulm/ulm_0": [[13, 10, 255], [13, 10, 255]]}
     assert len(LABEL_IDS) == 19
@@ -98,7 +98,7 @@ def test_pascal_context_serves_59_and_60_classes(root):
         text(folder / f"ImageSets/Main/{split}.txt", stem)
         picture(folder / f"JPEGImages/{stem}.jpg")
         matlab(folder / f"trainval/{stem}.mat", LabelMap=np.array([[2, 458, 1], [0, 9, 459]], np.uint16))
-    pascal_context.prepare(root, workers=1)
+    pascal_context.convert_pascal_context(root, workers=1)
     assert labels_of("pascal_context_59_train") == {"2008_1": [[0, 58, 255], [255, 1, 255]]}
     assert labels_of("pascal_context_60_val") == {"2008_2": [[1, 59, 0], [0, 2, 0]]}
 
@@ -106,7 +106,7 @@ def test_pascal_context_serves_59_and_60_classes(root):
 def test_pascal_context_with_another_list_of_names_is_refused(root):
     text(root / "VOCdevkit/VOC2010/labels.txt", "1: accordion", "2: air conditioner")
     with pytest.raises(ValueError, match=r"labels\.txt' calls label 2 'air conditioner', not 'aeroplane'"):
-        pascal_context.prepare(root, workers=1)
+        pascal_context.convert_pascal_context(root, workers=1)
 
 
 def make_voc(root) -> None:
@@ -128,7 +128,7 @@ def make_voc(root) -> None:
 
 def test_voc_and_sbd_become_one_training_set_without_validation_images(root):
     make_voc(root)
-    voc2012.prepare(root, workers=1)
+    voc2012.convert_voc2012(root, workers=1)
     void = [[0, 20, 255], [1, 1, 1]]
     assert labels_of("voc2012_aug_train") == {"a": void, "b": void, "d": IDS.tolist()}
     assert labels_of("voc2012_aug_val") == {"c": void}
@@ -143,7 +143,7 @@ def test_a_colour_that_is_not_voc_s_and_a_broken_mat_are_named(root):
     broken = root / "benchmark_RELEASE/dataset/cls/d.mat"
     os.truncate(broken, 100)
     with pytest.raises(ValueError, match=r"Cannot read GTcls.Segmentation of '.*d\.mat'"):
-        voc2012.convert(str(broken), str(root / "x.png"))
+        voc2012.convert_label(str(broken), str(root / "x.png"))
     assert not (root / "x.png").exists()
 
 
@@ -152,15 +152,24 @@ def test_coco_stuff_is_read_as_it_is_shipped(root):
         picture(root / "coco" / split / "0001.jpg")
         ids = np.array([[0, 12, 89], [91, 181, 255]], np.uint8)
         picture(root / "coco/stuffthingmaps" / split / "0001.png", ids)
-    coco_stuff.prepare(root)
+    coco_stuff.check_coco_stuff(root)
     assert labels_of("coco_stuff_164k_val") == {"0001": [[0, 11, 79], [80, 170, 255]]}
 
 
-@pytest.mark.parametrize("module", [ade20k, cityscapes, coco_stuff, pascal_context, voc2012])
-def test_what_is_missing_is_named_with_what_to_fetch(root, module):
+@pytest.mark.parametrize(
+    ("convert", "remedy"),
+    [
+        (ade20k.convert_ade20k, ade20k.REMEDY),
+        (cityscapes.convert_cityscapes, cityscapes.REMEDY),
+        (coco_stuff.check_coco_stuff, coco_stuff.REMEDY),
+        (pascal_context.convert_pascal_context, pascal_context.REMEDY),
+        (voc2012.convert_voc2012, voc2012.REMEDY),
+    ],
+)
+def test_what_is_missing_is_named_with_what_to_fetch(root, convert, remedy):
     with pytest.raises(FileNotFoundError) as error:
-        module.prepare(root)
-    assert str(root) in str(error.value) and module.REMEDY in str(error.value)
+        convert(root)
+    assert str(root) in str(error.value) and remedy in str(error.value)
 
 
 REGISTERED = [

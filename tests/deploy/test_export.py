@@ -8,7 +8,8 @@ from torch import nn
 from fakd.config import load_config
 from fakd.deploy.export import export, onnx_graph, program_of
 from fakd.deploy.exported import load_exported
-from fakd.deploy.network import DeployedNetwork, make_card
+from fakd.deploy.metadata import build_metadata
+from fakd.deploy.network import DeployedNetwork
 from fakd.modeling import Segmentor
 
 SIZE = (40, 56)
@@ -23,19 +24,19 @@ TINY = {
 
 
 def network(model, size=SIZE, **options):
-    """The head of one of the published networks on a tiny backbone, and its card."""
+    """The head of one of the published networks on a tiny backbone, and its metadata."""
     words = [word for pair in {**TINY, **options}.items() for word in pair]
     cfg = load_config(f"configs/_base_/models/{model}.yaml", words)
     torch.manual_seed(0)
     segmentor = Segmentor(cfg)
     nn.init.normal_(segmentor.decode_head.conv_seg.weight)  # classes that differ by more than rounding
-    return DeployedNetwork(segmentor), make_card(cfg, segmentor, size, True, "float32")
+    return DeployedNetwork(segmentor), build_metadata(cfg, segmentor, size, True, "float32")
 
 
 @pytest.mark.parametrize("model", ["deeplabv3plus_mbv2", "isanet_r18", "cirkd_deeplabv3_r18"])
 def test_onnxruntime_computes_the_heads(model, tmp_path):
-    deployed, card = network(model)
-    found = export(deployed, deployed, card, tmp_path / "x.onnx")
+    deployed, metadata = network(model)
+    found = export(deployed, deployed, metadata, tmp_path / "x.onnx")
     assert found.agreement == 1 and found.difference < 1e-4 * found.scores
     image = torch.randint(256, (3, *SIZE)).float()
     with torch.no_grad():
@@ -45,8 +46,8 @@ def test_onnxruntime_computes_the_heads(model, tmp_path):
 
 
 def test_a_graph_for_any_size_has_pyramid_pooling_and_a_batch(tmp_path):
-    deployed, card = network("pspnet_r18", size=None)
-    assert export(deployed, deployed, card, tmp_path / "x.onnx").agreement == 1
+    deployed, metadata = network("pspnet_r18", size=None)
+    assert export(deployed, deployed, metadata, tmp_path / "x.onnx").agreement == 1
     model = onnx.load(tmp_path / "x.onnx")
     sides = [side.dim_param or side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
     assert sides == ["batch", 3, "height", "width"]
@@ -60,12 +61,12 @@ def test_a_graph_for_any_size_has_pyramid_pooling_and_a_batch(tmp_path):
 
 
 @pytest.mark.parametrize("file_format, suffix", [("torchscript", ".ts"), ("torch-export", ".pt2")])
-def test_pytorch_s_own_formats_hold_the_same_network_and_card(file_format, suffix, tmp_path):
-    deployed, card = network("pspnet_r18")
-    found = export(deployed, deployed, card, tmp_path / f"x{suffix}", file_format)
+def test_pytorch_s_own_formats_hold_the_same_network_and_metadata(file_format, suffix, tmp_path):
+    deployed, metadata = network("pspnet_r18")
+    found = export(deployed, deployed, metadata, tmp_path / f"x{suffix}", file_format)
     assert found.difference < 1e-5 * found.scores
     loaded = load_exported(tmp_path / f"x{suffix}")
-    assert loaded.card == card and len(card.classes) == len(card.colours) == 12
+    assert loaded.metadata == metadata and len(metadata.classes) == len(metadata.colours) == 12
     # A fixed input takes images of any size, and gives scores at theirs.
     assert loaded([{"image": torch.zeros(3, 30, 30)}])[0]["sem_seg"].shape == (12, 30, 30)
     asked = {"image": torch.zeros(3, 30, 30), "height": 7, "width": 9}
@@ -73,11 +74,11 @@ def test_pytorch_s_own_formats_hold_the_same_network_and_card(file_format, suffi
 
 
 def test_a_file_that_computes_something_else_is_not_written(tmp_path):
-    deployed, card = network("pspnet_r18")
+    deployed, metadata = network("pspnet_r18")
     other = network("pspnet_r18")[0]
     nn.init.normal_(other.network.decode_head.conv_seg.weight)
     with pytest.raises(ValueError, match=r"compute something else: .* 99.9 % must. Nothing was written"):
-        export(deployed, other, card, tmp_path / "x.ts", "torchscript")
+        export(deployed, other, metadata, tmp_path / "x.ts", "torchscript")
     assert not list(tmp_path.iterdir())
 
 

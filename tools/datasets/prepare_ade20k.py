@@ -3,9 +3,9 @@
 
 import sys
 
-from fakd.data.prepare.ade20k import REMEDY, prepare
-from fakd.data.prepare.cli import run_prepare
+from fakd.data.prepare.ade20k import REMEDY, convert_ade20k
+from fakd.data.prepare.cli import run_conversion
 from fakd.engine.cli import call_tool
 
 if __name__ == "__main__":
-    sys.exit(call_tool(lambda: run_prepare(prepare, "ade20k", REMEDY)))
+    sys.exit(call_tool(lambda: run_conversion(convert_ade20k, "ade20k", REMEDY)))

@@ -3,9 +3,9 @@
 
 import sys
 
-from fakd.data.prepare.cli import run_prepare
-from fakd.data.prepare.coco_stuff import REMEDY, prepare
+from fakd.data.prepare.cli import run_conversion
+from fakd.data.prepare.coco_stuff import REMEDY, check_coco_stuff
 from fakd.engine.cli import call_tool
 
 if __name__ == "__main__":
-    sys.exit(call_tool(lambda: run_prepare(prepare, "coco_stuff_164k", REMEDY)))
+    sys.exit(call_tool(lambda: run_conversion(check_coco_stuff, "coco_stuff_164k", REMEDY)))

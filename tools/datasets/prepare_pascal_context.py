@@ -3,9 +3,9 @@
 
 import sys
 
-from fakd.data.prepare.cli import run_prepare
-from fakd.data.prepare.pascal_context import REMEDY, prepare
+from fakd.data.prepare.cli import run_conversion
+from fakd.data.prepare.pascal_context import REMEDY, convert_pascal_context
 from fakd.engine.cli import call_tool
 
 if __name__ == "__main__":
-    sys.exit(call_tool(lambda: run_prepare(prepare, "pascal_context_59", REMEDY)))
+    sys.exit(call_tool(lambda: run_conversion(convert_pascal_context, "pascal_context_59", REMEDY)))

@@ -3,9 +3,9 @@
 
 import sys
 
-from fakd.data.prepare.cli import run_prepare
-from fakd.data.prepare.voc2012 import REMEDY, prepare
+from fakd.data.prepare.cli import run_conversion
+from fakd.data.prepare.voc2012 import REMEDY, convert_voc2012
 from fakd.engine.cli import call_tool
 
 if __name__ == "__main__":
-    sys.exit(call_tool(lambda: run_prepare(prepare, "voc2012_aug", REMEDY)))
+    sys.exit(call_tool(lambda: run_conversion(convert_voc2012, "voc2012_aug", REMEDY)))

@@ -12,7 +12,7 @@ SHA256 = "sha256:7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b2
 REMEDY = f"Fetch {URL} (0.9 GB) and unpack it there, or call this again with --download."
 
 
-def prepare(root: Path, download: bool = False, workers: int = 0) -> None:
+def convert_ade20k(root: Path, download: bool = False, workers: int = 0) -> None:
     """Writes ``ADEChallengeData2016/annotations_detectron2`` beside ``annotations``.
 
     Raises:
@@ -27,10 +27,10 @@ def prepare(root: Path, download: bool = False, workers: int = 0) -> None:
         need(folder / "images" / part, REMEDY)
         for source in sorted(need(folder / "annotations" / part, REMEDY).glob("*.png")):
             jobs.append((str(source), str(folder / "annotations_detectron2" / part / source.name)))
-    convert_all(jobs, convert, "ADE20K", workers)
+    convert_all(jobs, convert_label, "ADE20K", workers)
 
 
-def convert(source: str, target: str) -> None:
+def convert_label(source: str, target: str) -> None:
     """Writes one label with void, 0 in the original, as 255 and every class one lower.
 
     Raises:

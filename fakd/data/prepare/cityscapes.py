@@ -39,7 +39,7 @@ _NAMES = dict(
 )
 
 
-def prepare(root: Path, workers: int = 0) -> None:
+def convert_cityscapes(root: Path, workers: int = 0) -> None:
     """Writes ``*_gtFine_labelTrainIds.png`` beside ``*_gtFine_labelIds.png`` and ``*_gtFine_polygons.json``.
 
     Raises:
@@ -57,10 +57,10 @@ def prepare(root: Path, workers: int = 0) -> None:
             if not source.exists():
                 source = need(f"{stem}_gtFine_polygons.json", REMEDY)
             jobs.append((str(source), f"{stem}_gtFine_labelTrainIds.png"))
-    convert_all(jobs, convert, "Cityscapes", workers)
+    convert_all(jobs, convert_label, "Cityscapes", workers)
 
 
-def convert(source: str, target: str) -> None:
+def convert_label(source: str, target: str) -> None:
     """Writes one label of train ids, from a picture of label ids or from polygons.
 
     Raises:

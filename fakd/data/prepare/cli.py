@@ -8,15 +8,15 @@ from pathlib import Path
 from ..datasets.folders import datasets_root
 
 
-def run_prepare(prepare: Callable[..., None], dataset: str, remedy: str) -> None:
-    """Parses the options that ``prepare`` has and calls it.
+def run_conversion(convert: Callable[..., None], dataset: str, remedy: str) -> None:
+    """Parses the options that ``convert`` has and calls it.
 
     Args:
-        prepare: (root, ...) with any of ``download`` and ``workers``.
+        convert: (root, ...) with any of ``download`` and ``workers``.
         dataset: name as registered, without split.
         remedy: what to fetch and where it goes.
     """
-    summary = (inspect.getdoc(prepare) or "").splitlines()[0]
+    summary = (inspect.getdoc(convert) or "").splitlines()[0]
     parser = argparse.ArgumentParser(
         description=f"{summary} Finished files are kept: call it again to go on.", epilog=remedy
     )
@@ -26,10 +26,10 @@ def run_prepare(prepare: Callable[..., None], dataset: str, remedy: str) -> None
         default=Path(datasets_root()),
         help="folder of all datasets (default: DETECTRON2_DATASETS, %(default)s)",
     )
-    options = inspect.signature(prepare).parameters
+    options = inspect.signature(convert).parameters
     if "download" in options:
         parser.add_argument("--download", action="store_true", help="fetch and unpack the archives first")
     if "workers" in options:
         parser.add_argument("--workers", type=int, default=0, help="processes (default: all processors)")
-    prepare(**vars(parser.parse_args()))
+    convert(**vars(parser.parse_args()))
     print(f"Done. To check it: python tools/datasets/check.py {dataset}_train {dataset}_val")

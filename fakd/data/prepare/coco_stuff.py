@@ -19,7 +19,7 @@ REMEDY = (
 )
 
 
-def prepare(root: Path, download: bool = False) -> None:
+def check_coco_stuff(root: Path, download: bool = False) -> None:
     """Sees that images and maps lie where they are read.
 
     Raises:

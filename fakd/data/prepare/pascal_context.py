@@ -24,7 +24,7 @@ _CLASSES = np.zeros(460, np.uint8)
 _CLASSES[list(NAMES.values())] = range(1, 60)
 
 
-def prepare(root: Path, download: bool = False, workers: int = 0) -> None:
+def convert_pascal_context(root: Path, download: bool = False, workers: int = 0) -> None:
     """Writes ``SegmentationClassContext`` and ``ImageSets/SegmentationContext`` in ``VOCdevkit/VOC2010``.
 
     Raises:
@@ -43,7 +43,7 @@ def prepare(root: Path, download: bool = False, workers: int = 0) -> None:
         for stem in stems:
             source = need(folder / "trainval" / f"{stem}.mat", REMEDY)
             jobs.append((str(source), str(folder / "SegmentationClassContext" / f"{stem}.png")))
-    convert_all(jobs, convert, "Pascal Context", workers)
+    convert_all(jobs, convert_label, "Pascal Context", workers)
 
 
 def _check_names(path: Path) -> None:
@@ -56,7 +56,7 @@ def _check_names(path: Path) -> None:
             raise ValueError(f"'{path}' calls label {index} '{names.get(str(index))}', not '{name}'.")
 
 
-def convert(source: str, target: str) -> None:
+def convert_label(source: str, target: str) -> None:
     """Writes one label with 1 to 59 for the classes and 0 for all else, from a MATLAB file of 459 ids.
 
     Raises:

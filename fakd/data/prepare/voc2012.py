@@ -24,7 +24,7 @@ REMEDY = (
 )
 
 
-def prepare(root: Path, download: bool = False, workers: int = 0) -> None:
+def convert_voc2012(root: Path, download: bool = False, workers: int = 0) -> None:
     """Writes ``SegmentationClassAug`` and ``ImageSets/Segmentation/trainaug.txt`` in ``VOCdevkit/VOC2012``.
 
     Where both have an image, VOC's label counts. Images of VOC's validation set are left out.
@@ -45,11 +45,11 @@ def prepare(root: Path, download: bool = False, workers: int = 0) -> None:
     sources |= {stem: need(sbd / "cls" / f"{stem}.mat", REMEDY) for stem in added}
     target = folder / "SegmentationClassAug"
     jobs = [(str(source), str(target / f"{stem}.png")) for stem, source in sorted(sources.items())]
-    convert_all(jobs, convert, "Pascal VOC 2012", workers)
+    convert_all(jobs, convert_label, "Pascal VOC 2012", workers)
     write_stems(sorted(sources), lists / "trainaug.txt")  # last: the list says that all are there
 
 
-def convert(source: str, target: str) -> None:
+def convert_label(source: str, target: str) -> None:
     """Writes one label of ids, from a coloured picture or SBD's MATLAB file.
 
     Raises:

@@ -1,11 +1,4 @@
-"""From a picture to a label map::
-
-from fakd.predict import Predictor
-
-predictor = Predictor("output/fakd")  # a run, or an exported file
-labels = predictor("street.jpg")  # (H, W), the class of every pixel
-print({predictor.classes[i] for i in labels.flat})
-"""
+"""A trained student, asked for the classes of pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +16,7 @@ from fakd.data.augmentations import RandomScale, build_augmentations
 from fakd.data.images import as_array, decode, read_image
 from fakd.deploy.export import FORMATS
 from fakd.deploy.exported import load_exported
-from fakd.deploy.network import make_card
+from fakd.deploy.metadata import build_metadata
 from fakd.deploy.source import load_student, read_source
 from fakd.evaluation import TestTimeModel, as_tested
 
@@ -67,18 +60,20 @@ class Predictor:
         self._network: nn.Module
         if source.suffix in FORMATS.values():
             network = load_exported(source, device)
-            card = network.card
-            self._network = TestTimeModel(network, card.window, card.stride) if any(card.window) else network
-            self._resize = [RandomScale(1.0, 1.0, card.base_size)] if any(card.base_size) else []
+            metadata = network.metadata
+            self._network = (
+                TestTimeModel(network, metadata.window, metadata.stride) if any(metadata.window) else network
+            )
+            self._resize = [RandomScale(1.0, 1.0, metadata.base_size)] if any(metadata.base_size) else []
         else:
             given = {"run": source} if source.is_dir() else {"config_file": str(source)}
             cfg, path = read_source(**given, weights=weights, opts=[*opts, "MODEL.DEVICE", device])
             student = load_student(cfg, path)
-            card = make_card(cfg, student, None, True, "float32")
+            metadata = build_metadata(cfg, student, None, True, "float32")
             self._network = as_tested(student, cfg)
             self._resize = build_augmentations(cfg, is_train=False)
-        self._format = card.input_format
-        self.classes, self.colours = card.classes, np.array(card.colours, np.uint8)
+        self._format = metadata.input_format
+        self.classes, self.colours = metadata.classes, np.array(metadata.colours, np.uint8)
         self.batch_size = batch_size
 
     def __call__(self, picture: Picture) -> np.ndarray:
@@ -94,9 +89,9 @@ class Predictor:
         Raises:
             ValueError: a file is no picture, or an array has another shape or type.
         """
-        return self.several([picture])[0]
+        return self.predict_batch([picture])[0]
 
-    def several(self, pictures: Sequence[Picture]) -> list[np.ndarray]:
+    def predict_batch(self, pictures: Sequence[Picture]) -> list[np.ndarray]:
         """The same for pictures of any sizes, in batches."""
         inputs = [self._input(read_picture(picture)) for picture in pictures]
         labels: list[np.ndarray] = [np.empty(0)] * len(inputs)

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from fakd.evaluation.predictions import write_label_picture
 from fakd.files import atomic_write
-from fakd.predict import Predictor, read_picture
 
 from .overlay import overlay
+from .predictor import Predictor, read_picture
 
 KINDS = ("overlay", "labels", "both")
 VIDEOS = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg"}
@@ -55,7 +55,7 @@ class Demo:
                 tqdm.write(f"skipped: {error}")
             if read and (len(read) == self.predictor.batch_size or i + 1 == len(files)):
                 for (name, image), labels in zip(
-                    read, self.predictor.several([x for _, x in read]), strict=True
+                    read, self.predictor.predict_batch([x for _, x in read]), strict=True
                 ):
                     self._write(name, image, labels)
                 read = []
@@ -95,7 +95,7 @@ class Demo:
         try:
             with contextlib.suppress(*([KeyboardInterrupt] if endless else [])):
                 for batch in _batches(frames, self.predictor.batch_size):
-                    for image, labels in zip(batch, self.predictor.several(batch), strict=True):
+                    for image, labels in zip(batch, self.predictor.predict_batch(batch), strict=True):
                         number += 1
                         if self.kind != "overlay":
                             self._write_labels(self.output / name / f"{number:06d}_labels.png", labels)

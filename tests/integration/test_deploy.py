@@ -65,8 +65,8 @@ def test_the_exported_student_reaches_what_pytorch_reaches(tool, tiny, trained, 
     assert float(before) == pytest.approx(tiny(trained, eval_only=True)["mIoU"], abs=0.006)
     assert abs(float(difference)) <= 0.05 and float(after) == pytest.approx(float(before), abs=0.05)
     assert "100.000 % of pixels have the same class" in text
-    card = load_exported(output).card
-    assert card.size == SIZE and card.classes[0] == "sky" and card.normalize
+    metadata = load_exported(output).metadata
+    assert metadata.size == SIZE and metadata.classes[0] == "sky" and metadata.normalize
 
 
 def test_int8_is_smaller_and_says_what_it_costs(trained, tmp_path):
@@ -75,7 +75,7 @@ def test_int8_is_smaller_and_says_what_it_costs(trained, tmp_path):
     assert done.path.stat().st_size < 0.7 * Path(weights).stat().st_size
     before, after = done.miou["tiny_val"]
     assert abs(before - after) < 20 and done.comparison.agreement > 0.5 and done.comparison.difference > 1e-3
-    assert load_exported(done.path).card.precision == "int8"
+    assert load_exported(done.path).metadata.precision == "int8"
 
 
 def test_half_precision_is_measured(trained, tmp_path):
@@ -109,7 +109,7 @@ def test_a_predictor_takes_files_pictures_and_arrays_of_any_size(trained, scene)
     assert labels.shape == array.shape[:2] and labels.dtype == np.uint8 and len(np.unique(labels)) > 3
     for same in (Path(scene), Image.open(scene), array):
         np.testing.assert_array_equal(predictor(same), labels)
-    several = predictor.several([array, array[:50, :70], array[::-1], array[:50, 3:73]])
+    several = predictor.predict_batch([array, array[:50, :70], array[::-1], array[:50, 3:73]])
     for one, picture in zip(several, (array, array[:50, :70], array[::-1], array[:50, 3:73]), strict=True):
         np.testing.assert_array_equal(one, predictor(picture))
         assert one.shape == picture.shape[:2]
