@@ -37,7 +37,7 @@ class Checkpointer(DetectionCheckpointer):
         allow_pickle: bool = False,
         save_to_disk: bool | None = None,
         **checkpointables: Any,
-    ):
+    ) -> None:
         """
         Args:
             model: its ``state_dict()`` is what evaluation needs; for a Distiller the student's.

@@ -25,7 +25,9 @@ class RandomScale(T.Augmentation):
         ValueError: the range is empty or not positive, or the step is negative.
     """
 
-    def __init__(self, low: float, high: float, base_size: tuple[int, int] = (0, 0), step: float = 0.0):
+    def __init__(
+        self, low: float, high: float, base_size: tuple[int, int] = (0, 0), step: float = 0.0
+    ) -> None:
         if not 0 < low <= high:
             raise ValueError(f"INPUT.SCALE_RANGE needs 0 < low <= high, got ({low}, {high}).")
         if step < 0:
@@ -64,7 +66,7 @@ class ScaledCropTransform(T.Transform):
 
     def __init__(
         self, size: tuple[int, int], scaled: tuple[int, int], top: int, left: int, window: tuple[int, int]
-    ):
+    ) -> None:
         super().__init__()
         self._set_attributes(locals())
 
@@ -100,7 +102,7 @@ class Pad(T.Augmentation):
         ignore_value: of the label's filling.
     """
 
-    def __init__(self, size: tuple[int, int], value: int, ignore_value: int):
+    def __init__(self, size: tuple[int, int], value: int, ignore_value: int) -> None:
         super().__init__()
         self.size, self.value, self.ignore_value = size, value, ignore_value
 
@@ -125,7 +127,7 @@ class RandomScaledCrop(T.Augmentation):
 
     def __init__(
         self, scale: RandomScale, crop_size: tuple[int, int], max_share: float = 1.0, ignore_value: int = 255
-    ):
+    ) -> None:
         super().__init__()
         self.scale, self.crop_size = scale, crop_size
         self.max_share, self.ignore_value = max_share, ignore_value

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
@@ -102,7 +102,7 @@ def _count(
     return np.roll(counts, -1)
 
 
-def _draw_sheet(records: list[dict], metadata, path: str | Path, number: int) -> None:
+def _draw_sheet(records: list[dict], metadata: Metadata, path: str | Path, number: int) -> None:
     """Images spread over the dataset, each above its label in the colours of the classes; void is black."""
     chosen = evenly_spaced(records, number)
     legend = [

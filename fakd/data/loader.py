@@ -5,7 +5,7 @@ The same batches come out for any number of workers, for one process or many, an
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .mapper import SemSegMapper
+
+Mapper = Callable[[dict], dict]
 
 
 def _seed_words(*key: int) -> np.ndarray:
@@ -43,7 +45,7 @@ class PositionSampler(Sampler):
 
     def __init__(
         self, size: int, seed: int, start: int = 0, rank: int | None = None, world_size: int | None = None
-    ):
+    ) -> None:
         if size <= 0:
             raise ValueError(f"PositionSampler needs at least one sample, got size={size}.")
         self.size, self.seed, self.start = size, seed, start
@@ -87,7 +89,7 @@ class PositionDataset(Dataset):
         seed: of the augmentations.
     """
 
-    def __init__(self, dataset, mapper, seed: int):
+    def __init__(self, dataset: Sequence[dict], mapper: Mapper, seed: int) -> None:
         self.dataset, self.mapper, self.seed = dataset, mapper, seed
 
     def __getitem__(self, item: tuple[int, int]) -> dict:
@@ -96,7 +98,7 @@ class PositionDataset(Dataset):
             return self.mapper(self.dataset[index])
 
 
-def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper=None) -> DataLoader:
+def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | None = None) -> DataLoader:
     """The endless training loader; each batch is a list of dicts, this process's share of the total.
 
     Building is cheap and starts no worker: iteration does.

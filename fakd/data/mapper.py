@@ -38,7 +38,7 @@ class SemSegMapper:
         ignore_value: int,
         id_map: Mapping[int, int] | None,
         is_train: bool,
-    ):
+    ) -> None:
         """
         Args:
             augmentations: applied in order, to the image and its label.

@@ -18,7 +18,7 @@ class PhotometricDistortion(T.Augmentation):
         image_format: "RGB" or "BGR".
     """
 
-    def __init__(self, image_format: str = "RGB"):
+    def __init__(self, image_format: str = "RGB") -> None:
         super().__init__()
         self.to_hsv, self.from_hsv = (
             (cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB)

@@ -32,7 +32,7 @@ class StepSeed(HookBase):
     So dropout needs no saved generator state: a resumed run draws what an undisturbed one would.
     """
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int) -> None:
         self._seed = max(seed, 0)
 
     def before_step(self) -> None:
@@ -90,7 +90,7 @@ class Budget(HookBase):
 
     _PERIOD = 10  # steps between two agreements of several ranks
 
-    def __init__(self, clock: RunClock, max_seconds: float):
+    def __init__(self, clock: RunClock, max_seconds: float) -> None:
         """
         Args:
             clock: of the run.
@@ -136,7 +136,7 @@ class Budget(HookBase):
 class BestCheckpointer(hooks.BestCheckpointer):
     """detectron2's, that after a resume still knows the best value so far, and saves the model alone."""
 
-    def __init__(self, eval_period: int, checkpointer: Checkpointer, val_metric: str):
+    def __init__(self, eval_period: int, checkpointer: Checkpointer, val_metric: str) -> None:
         super().__init__(eval_period, _ModelSaver(checkpointer), val_metric)
 
     def state_dict(self) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
 class _ModelSaver:
     """Gives ``Checkpointer.save_model`` the name that detectron2's hook calls."""
 
-    def __init__(self, checkpointer: Checkpointer):
+    def __init__(self, checkpointer: Checkpointer) -> None:
         self.save = checkpointer.save_model
 
 
@@ -159,7 +159,7 @@ class SaveState(HookBase):
     It comes after the evaluation, so that a resumed run has seen every evaluation its past made.
     """
 
-    def __init__(self, checkpointer: Checkpointer, period: int):
+    def __init__(self, checkpointer: Checkpointer, period: int) -> None:
         self._checkpointer = checkpointer
         self._period = period
 
@@ -193,7 +193,7 @@ class StopOnSignal(HookBase):
 
     _PERIOD = 10  # steps between two agreements of several ranks
 
-    def __init__(self, save: Callable[[], None]):
+    def __init__(self, save: Callable[[], None]) -> None:
         """
         Args:
             save: writes all the state; called on the main process.

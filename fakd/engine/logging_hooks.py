@@ -18,7 +18,7 @@ from .hooks import unwrapped
 class ModelScalars(HookBase):
     """Logs what a model with ``pop_scalars`` wants logged, when the writers are about to write."""
 
-    def __init__(self, period: int):
+    def __init__(self, period: int) -> None:
         self._period = period
 
     def after_step(self) -> None:
@@ -38,7 +38,7 @@ class CovarianceScalars(HookBase):
 
     _TIMES = 20
 
-    def __init__(self, period: int, classes: Sequence[str]):
+    def __init__(self, period: int, classes: Sequence[str]) -> None:
         """
         Args:
             period: of the writers; what is logged between two of their turns would be lost.
@@ -72,7 +72,7 @@ class ProgressBar(HookBase):
 
     _PERIOD = 5
 
-    def __init__(self, bar: tqdm):
+    def __init__(self, bar: tqdm) -> None:
         """
         Args:
             bar: its owner sets the total and closes it; several runs may share it.
@@ -99,7 +99,7 @@ class Writers(hooks.PeriodicWriter):
     they will be written again.
     """
 
-    def __init__(self, build: Callable[[], list[EventWriter]], metrics_file: str, period: int):
+    def __init__(self, build: Callable[[], list[EventWriter]], metrics_file: str, period: int) -> None:
         super().__init__([], period)
         self._build, self._metrics_file = build, Path(metrics_file)
 

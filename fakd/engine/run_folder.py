@@ -40,7 +40,7 @@ class RunFolder:
     is done.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config_file = self.path / "config.yaml"
         self.result_file = self.path / "result.json"

@@ -192,6 +192,7 @@ class SharedTeacher(nn.Module):
         """The teacher's answer to a batch, computed for the first run that asks."""
         key = tuple(map(id, batch))  # no image dies, and gives its id away, before forget()
         if key not in self._answers:
+            assert self._first is not None  # serve() comes first
             self._answers[key] = self._first(images, batch)
         return self._answers[key]
 

@@ -36,7 +36,7 @@ class StepTrainer(SimpleTrainer):
         amp_dtype: torch.dtype | None = None,
         gather_metric_period: int = 1,
         dump_dir: str = "",
-    ):
+    ) -> None:
         """
         Args:
             model: maps a list of dicts to a dict of scalar losses.
@@ -114,7 +114,7 @@ class StepTrainer(SimpleTrainer):
 class _Readout:
     """Brings loss values to the host without stopping the device."""
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device) -> None:
         self._event = torch.cuda.Event() if device.type == "cuda" else None
         self._rows: list[Tensor] = []
 

@@ -43,7 +43,7 @@ _WRITE_PERIOD = 20
 class PolyScheduler(ParamScheduler):
     """``floor + (1 - floor) * (1 - where) ** power``: the usual decay of segmentation, with a floor."""
 
-    def __init__(self, power: float, floor: float):
+    def __init__(self, power: float, floor: float) -> None:
         self._power, self._floor = power, floor
 
     def __call__(self, where: float) -> float:
@@ -67,7 +67,7 @@ class Trainer(DefaultTrainer):
         bar: tqdm | None = None,
         extra_hooks: Sequence[HookBase] = (),
         max_seconds: float = math.inf,
-    ):
+    ) -> None:
         """
         Args:
             cfg: see :func:`fakd.config.load_config`.

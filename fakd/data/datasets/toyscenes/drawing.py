@@ -66,7 +66,7 @@ def draw_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
 class _Scene:
     """A picture in the making: ``image`` (H, W, 3) float64, ``label`` (H, W) uint8, and what rules them."""
 
-    def __init__(self, dice: Dice):
+    def __init__(self, dice: Dice) -> None:
         self.dice = dice
         self.image = np.zeros((HEIGHT, WIDTH, 3))
         self.label = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -114,7 +114,7 @@ class _Scene:
     def _streaks(self, axis: int) -> np.ndarray:
         return sum(np.roll(self.grain, shift, axis) for shift in range(1, 4)) / 4 + self.grain / 4
 
-    def _faded(self, colour: Colour, depth) -> Colour:
+    def _faded(self, colour: Colour, depth: np.ndarray | float) -> Colour:
         """Colour seen through the fog; depth is 0 at the horizon and 1 at the lower border."""
         haze = self.fog * np.clip(1 - np.asarray(depth), 0.1, 1)[..., None]
         return colour * (1 - haze) + self.sky * haze
@@ -172,7 +172,7 @@ class _Scene:
         for depth, label, draw, metres, half in sorted(plan, key=lambda entry: entry[0]):
             self._paint_object(depth, label, draw, metres, half)
 
-    def _paint_object(self, depth: float, label: int, draw, metres: float, half: float) -> None:
+    def _paint_object(self, depth: float, label: int, draw: objects.Draw, metres: float, half: float) -> None:
         dice = self.dice
         middle = dice.real(-8, WIDTH + 8)
         foot = self.horizon + depth * (HEIGHT - self.horizon)

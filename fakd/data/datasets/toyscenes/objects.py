@@ -6,13 +6,14 @@ and ``blobs``, noise that changes over a few pixels, both in [0, 1). It yields (
 front, with the colour to paint there, or None where the object is see-through but the label is its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from .random import Colour, Dice
 
 Layers = Iterator[tuple[np.ndarray, Colour | None]]
+Draw = Callable[[Dice, np.ndarray, np.ndarray, np.ndarray, np.ndarray], Layers]  # such as tree()
 
 LEAVES = ((38, 84, 34), (58, 110, 45), (80, 128, 50), (110, 120, 40), (176, 110, 40), (150, 62, 40))
 TRUNKS = ((82, 62, 44), (60, 50, 44), (150, 140, 125))
@@ -42,12 +43,14 @@ def _shaded(colour: Colour, amount: np.ndarray) -> Colour:
     return colour * amount[..., None]
 
 
-def _disc(u, v, cu: float, cv: float, ru: float, rv: float) -> np.ndarray:
+def _disc(
+    u: np.ndarray, v: np.ndarray, cu: float, cv: float | np.ndarray, ru: float, rv: float | np.ndarray
+) -> np.ndarray:
     a, b = (u - cu) / ru, (v - cv) / rv
     return a * a + b * b < 1
 
 
-def _box(u, v, left: float, right: float, low: float, high: float) -> np.ndarray:
+def _box(u: np.ndarray, v: np.ndarray, left: float, right: float, low: float, high: float) -> np.ndarray:
     return (u >= left) & (u < right) & (v >= low) & (v < high)
 
 
@@ -56,7 +59,7 @@ def _stripes(x: np.ndarray, period: float, share: float) -> np.ndarray:
     return phase - np.floor(phase) < share
 
 
-def tree(dice: Dice, u, v, grain, blobs) -> Layers:
+def tree(dice: Dice, u: np.ndarray, v: np.ndarray, grain: np.ndarray, blobs: np.ndarray) -> Layers:
     """A conifer or a tree with a crown of discs."""
     trunk = dice.real(0.03, 0.07)
     yield _box(u, v, -trunk, trunk, 0.0, 0.6), _shaded(dice.colour(TRUNKS), 0.75 + 0.5 * grain)
@@ -82,7 +85,7 @@ def tree(dice: Dice, u, v, grain, blobs) -> Layers:
     yield crown, _shaded(dice.colour(LEAVES), light)
 
 
-def building(dice: Dice, u, v, grain, blobs) -> Layers:
+def building(dice: Dice, u: np.ndarray, v: np.ndarray, grain: np.ndarray, blobs: np.ndarray) -> Layers:
     """A house with a gable, windows in rows and a door, its side in shade."""
     half, eaves = dice.real(0.35, 1.2), dice.real(0.65, 1.0)
     wall, kind = dice.colour(WALLS), dice.pick(("bricks", "planks", "plaster"))
@@ -107,7 +110,7 @@ def building(dice: Dice, u, v, grain, blobs) -> Layers:
     yield _box(u, v, door - 0.06, door + 0.06, 0.0, 0.2), dice.colour(PAINTS)
 
 
-def fence(dice: Dice, u, v, grain, blobs) -> Layers:
+def fence(dice: Dice, u: np.ndarray, v: np.ndarray, grain: np.ndarray, blobs: np.ndarray) -> Layers:
     """Rails or bars on a slope; what is seen between them is labelled fence too."""
     half, lean = dice.real(1.5, 5.0), dice.real(-0.12, 0.12)
     v = v + lean * u
@@ -120,7 +123,7 @@ def fence(dice: Dice, u, v, grain, blobs) -> Layers:
     yield whole & bars, _shaded(dice.colour(FENCES), 0.8 + 0.35 * grain)
 
 
-def car(dice: Dice, u, v, grain, blobs) -> Layers:
+def car(dice: Dice, u: np.ndarray, v: np.ndarray, grain: np.ndarray, blobs: np.ndarray) -> Layers:
     """A car from its end or its side."""
     u = u * dice.sign()
     paint = _shaded(dice.colour(PAINTS), 0.8 + 0.25 * v + 0.1 * grain)
@@ -136,7 +139,7 @@ def car(dice: Dice, u, v, grain, blobs) -> Layers:
     yield _box(u, v, half - 0.12, half, 0.36, 0.5), dice.colour(((240, 230, 170), (200, 40, 40)))
 
 
-def rock(dice: Dice, u, v, grain, blobs) -> Layers:
+def rock(dice: Dice, u: np.ndarray, v: np.ndarray, grain: np.ndarray, blobs: np.ndarray) -> Layers:
     """A boulder with a lit face and one in shade."""
     cosine, sine = dice.rotation(0.25)
     a, b = (u * cosine + (v - 0.4) * sine) / dice.real(0.5, 1.0), ((v - 0.4) * cosine - u * sine) / 0.6
@@ -145,7 +148,7 @@ def rock(dice: Dice, u, v, grain, blobs) -> Layers:
     yield body, _shaded(dice.colour(STONES), facet * (0.85 + 0.3 * grain))
 
 
-def sheep(dice: Dice, u, v, grain, blobs) -> Layers:
+def sheep(dice: Dice, u: np.ndarray, v: np.ndarray, grain: np.ndarray, blobs: np.ndarray) -> Layers:
     """A sheep, grazing or looking up."""
     u = u * dice.sign()
     face = dice.colour(FACES)
@@ -159,7 +162,7 @@ def sheep(dice: Dice, u, v, grain, blobs) -> Layers:
     yield _disc(u, v, length + 0.05, nod, 0.18, 0.15), face
 
 
-def person(dice: Dice, u, v, grain, blobs) -> Layers:
+def person(dice: Dice, u: np.ndarray, v: np.ndarray, grain: np.ndarray, blobs: np.ndarray) -> Layers:
     """A person who stands or strides."""
     stride, lean = dice.real(0.0, 0.12), dice.real(-0.08, 0.08)
     u = u - lean * v
@@ -175,7 +178,7 @@ def person(dice: Dice, u, v, grain, blobs) -> Layers:
     yield _disc(u, v, 0.0, 0.97, 0.11, 0.06), dice.colour(TRUNKS)
 
 
-def sign(dice: Dice, u, v, grain, blobs) -> Layers:
+def sign(dice: Dice, u: np.ndarray, v: np.ndarray, grain: np.ndarray, blobs: np.ndarray) -> Layers:
     """A round, square or triangular plate on a pole."""
     yield _box(u, v, -0.03, 0.03, 0.0, 0.8), dice.colour(FENCES)
     cosine, sine = dice.rotation(0.12)
@@ -193,7 +196,7 @@ def sign(dice: Dice, u, v, grain, blobs) -> Layers:
         yield mask, _shaded(colour, 0.92 + 0.12 * grain)
 
 
-def thing(dice: Dice, u, v, grain, blobs) -> Layers:
+def thing(dice: Dice, u: np.ndarray, v: np.ndarray, grain: np.ndarray, blobs: np.ndarray) -> Layers:
     """Something without a name: it is labelled void."""
     half, period = dice.real(0.2, 0.9), dice.real(0.2, 0.5)
     body = _disc(u, v, 0.0, 0.45, half, 0.5) if dice.chance(0.5) else _box(u, v, -half, half, 0.0, 0.9)

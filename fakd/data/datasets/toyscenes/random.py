@@ -20,7 +20,7 @@ class Dice:
         seed: in [0, 2**32).
     """
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int) -> None:
         self._stream = np.random.RandomState(seed)
 
     def real(self, low: float = 0.0, high: float = 1.0) -> float:
