@@ -1,17 +1,17 @@
 """Training and evaluation: the trainer, its step and hooks, and ``run``."""
 
-from .main import evaluate_given, load_trained, run
-from .shared_teacher import PackedRun, run_pack, shared_part
+from .main import evaluate_weights, load_trained, run
+from .shared_teacher import SharedTeacherRun, run_side_by_side, sharing_key
 from .step import StepTrainer
 from .trainer import Trainer
 
 __all__ = [
-    "PackedRun",
+    "SharedTeacherRun",
     "StepTrainer",
     "Trainer",
-    "evaluate_given",
+    "evaluate_weights",
     "load_trained",
     "run",
-    "run_pack",
-    "shared_part",
+    "run_side_by_side",
+    "sharing_key",
 ]

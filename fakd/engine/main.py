@@ -23,7 +23,15 @@ from . import provenance
 from .check import check_config, check_place
 from .hooks import unwrapped
 from .logs import run_logging
-from .result import Metrics, class_table, describe, describe_network, flat_metrics, metrics_by_set, unnested
+from .result import (
+    Metrics,
+    build_network_result,
+    build_result,
+    class_table,
+    flat_metrics,
+    metrics_by_set,
+    unnested,
+)
 from .run_folder import RunFolder
 from .teacher_check import check_teacher, record_miou
 from .trainer import Trainer
@@ -74,19 +82,19 @@ def run(
         return flat_metrics(by_set)
     check_config(cfg)
     folder = RunFolder(cfg.OUTPUT_DIR)
-    folder.admit(cfg, resume)
+    folder.check_usable(cfg, resume)
     with folder.lock(), run_logging(cfg.OUTPUT_DIR, quiet, bar):
-        folder.admit(cfg, resume)  # again: another process may just have left the folder
+        folder.check_usable(cfg, resume)  # again: another process may just have left the folder
         comm.synchronize()  # the first rank is about to change what the others have just looked at
         if (result := folder.result()) is not None:
             logger.info(f"The run in '{folder.path}' is finished; nothing to do.")
             return flat_metrics(unnested(result))
-        trainer = prepare(cfg, folder, resume, bar, extra_hooks, max_seconds)
+        trainer = build_trainer(cfg, folder, resume, bar, extra_hooks, max_seconds)
         trainer.train()
-        return conclude(trainer, folder, method, config_file)
+        return finish_run(trainer, folder, method, config_file)
 
 
-def prepare(
+def build_trainer(
     cfg: CfgNode,
     folder: RunFolder,
     resume: bool,
@@ -114,7 +122,7 @@ def prepare(
     return trainer
 
 
-def conclude(
+def finish_run(
     trainer: Trainer, folder: RunFolder, method: str, config_file: str, packed: int = 1
 ) -> dict[str, float]:
     """Writes what a trained run reached; the metrics that :func:`run` returns.
@@ -127,7 +135,7 @@ def conclude(
     if comm.is_main_process():
         logger.info("\n" + class_table(by_set))
         name = method or cfg.KD.RECIPE or "student"
-        _record(cfg, folder, trainer, by_set, describe(cfg, trainer, by_set, name, config_file, packed))
+        _record(cfg, folder, trainer, by_set, build_result(cfg, trainer, by_set, name, config_file, packed))
     return flat_metrics(by_set)
 
 
@@ -148,7 +156,7 @@ def _record(
     folder.write_result(result)
 
 
-def evaluate_given(cfg: CfgNode, method: str, config_file: str) -> None:
+def evaluate_weights(cfg: CfgNode, method: str, config_file: str) -> None:
     """Evaluates MODEL.WEIGHTS, trained elsewhere, and writes ``result.json`` into OUTPUT_DIR.
 
     Args:
@@ -166,7 +174,7 @@ def evaluate_given(cfg: CfgNode, method: str, config_file: str) -> None:
         network = load_trained(cfg)
         by_set = metrics_by_set(cfg, Trainer.test(cfg, network))
         logger.info("\n" + class_table(by_set))
-        folder.write_result(describe_network(cfg, network, by_set, method, config_file))
+        folder.write_result(build_network_result(cfg, network, by_set, method, config_file))
 
 
 def load_trained(cfg: CfgNode, weights: str = "") -> nn.Module:

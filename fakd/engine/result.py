@@ -23,7 +23,7 @@ def metrics_by_set(cfg: CfgNode, results: Mapping[str, Any]) -> dict[str, Metric
     return {name: metrics["sem_seg"] for name, metrics in results.items() if metrics}
 
 
-def describe(
+def build_result(
     cfg: CfgNode,
     trainer: Trainer,
     by_set: Mapping[str, Metrics],
@@ -34,7 +34,7 @@ def describe(
     """The content of ``result.json``, plain values only."""
     network = unwrapped(trainer.model)
     best = trainer.best
-    return describe_network(cfg, getattr(network, "student", network), by_set, method, config_file) | {
+    return build_network_result(cfg, getattr(network, "student", network), by_set, method, config_file) | {
         "train_dataset": ", ".join(cfg.DATASETS.TRAIN),
         "iterations": trainer.max_iter,
         "batch_size": cfg.SOLVER.IMS_PER_BATCH,
@@ -48,7 +48,7 @@ def describe(
     }
 
 
-def describe_network(
+def build_network_result(
     cfg: CfgNode, network: nn.Module, by_set: Mapping[str, Metrics], method: str, config_file: str
 ) -> dict[str, Any]:
     """What ``result.json`` says of a network, however it was trained."""
@@ -108,7 +108,7 @@ def class_table(by_set: Mapping[str, Metrics]) -> str:
 
 
 def unnested(result: Mapping[str, Any]) -> dict[str, Metrics]:
-    """What :func:`describe` was given as ``by_set``, from ``result.json``."""
+    """What :func:`build_result` was given as ``by_set``, from ``result.json``."""
     by_set: dict[str, Metrics] = {}
     for name, nested in result["metrics_by_dataset"].items():
         flat: dict[str, float | None] = {}

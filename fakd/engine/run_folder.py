@@ -65,7 +65,7 @@ class RunFolder:
                     raise each
             yield
 
-    def admit(self, cfg: CfgNode, resume: bool) -> None:
+    def check_usable(self, cfg: CfgNode, resume: bool) -> None:
         """Checks that ``cfg`` may train here.
 
         Raises:
@@ -73,7 +73,7 @@ class RunFolder:
             ValueError: a new run would overwrite one, or a resumed run would not be the same.
         """
         if resume:
-            self._admit_resume(cfg)
+            self._check_resume(cfg)
         elif self.result_file.exists() or list(self.path.glob("model_*.pth")):
             state = "a finished" if self.result_file.exists() else "an unfinished"
             raise ValueError(
@@ -81,7 +81,7 @@ class RunFolder:
                 "OUTPUT_DIR, or delete that folder."
             )
 
-    def _admit_resume(self, cfg: CfgNode) -> None:
+    def _check_resume(self, cfg: CfgNode) -> None:
         if not self.config_file.is_file():
             raise FileNotFoundError(
                 f"Nothing to resume: '{self.path}' holds no run (no config.yaml). Check OUTPUT_DIR, or start "

@@ -20,7 +20,7 @@ from fakd.structures import SegOutput
 
 from .hooks import unwrapped
 from .logs import run_logging
-from .main import conclude, prepare
+from .main import build_trainer, finish_run
 from .run_folder import RunFolder
 from .trainer import Trainer
 
@@ -47,7 +47,7 @@ _SHARED = (
 
 
 @dataclass
-class PackedRun:
+class SharedTeacherRun:
     """One of the runs of a pack.
 
     Attributes:
@@ -70,7 +70,7 @@ class PackedRun:
         return RunFolder(self.cfg.OUTPUT_DIR)
 
 
-def shared_part(cfg: CfgNode) -> str | None:
+def sharing_key(cfg: CfgNode) -> str | None:
     """Runs with the same answer can be packed; None: this run has no teacher to share."""
     if cfg.MODEL.META_ARCHITECTURE != "Distiller":
         return None
@@ -83,7 +83,7 @@ def shared_part(cfg: CfgNode) -> str | None:
     return "\n".join(parts)
 
 
-def run_pack(runs: Sequence[PackedRun]) -> None:
+def run_side_by_side(runs: Sequence[SharedTeacherRun]) -> None:
     """Trains and evaluates all runs; every one ends with the weights it would have alone.
 
     Each step's random numbers are seeded per student, so none notices the others. A run that fails gets its
@@ -93,30 +93,31 @@ def run_pack(runs: Sequence[PackedRun]) -> None:
         ValueError: the runs cannot share a teacher's forward pass, or a folder may not be used.
         torch.OutOfMemoryError: there is no room for so many students.
     """
-    parts = {shared_part(run.cfg) for run in runs}
+    parts = {sharing_key(run.cfg) for run in runs}
     if len(parts) != 1 or parts == {None}:
         raise ValueError("These runs cannot be packed: they differ in teacher, data, batch, seed or length.")
     for run in runs:
-        run.folder.admit(run.cfg, run.resume)
+        run.folder.check_usable(run.cfg, run.resume)
     with contextlib.ExitStack() as held:
         for run in runs:
             held.enter_context(run.folder.lock())
             held.enter_context(run_logging(run.cfg.OUTPUT_DIR, quiet=True))
-            run.folder.admit(run.cfg, run.resume)  # again: another process may just have left the folder
+            # Again, as another process may just have left the folder.
+            run.folder.check_usable(run.cfg, run.resume)
         _Pack(runs).train()
 
 
 class _Pack:
-    def __init__(self, runs: Sequence[PackedRun]):
+    def __init__(self, runs: Sequence[SharedTeacherRun]):
         self._teacher = SharedTeacher()
         self._feed = _Feed()
-        self._members: list[tuple[PackedRun, Trainer]] = []
+        self._members: list[tuple[SharedTeacherRun, Trainer]] = []
         for run in runs:
             if run.folder.result() is None:
-                with _noted(run):
-                    trainer = prepare(run.cfg, run.folder, run.resume, None, run.extra_hooks)
+                with _record_failure(run):
+                    trainer = build_trainer(run.cfg, run.folder, run.resume, None, run.extra_hooks)
                     distiller = unwrapped(trainer.model)
-                    assert isinstance(distiller, Distiller)  # shared_part() sees to it
+                    assert isinstance(distiller, Distiller)  # sharing_key() sees to it
                     self._teacher.serve(distiller)
                     self._members.append((run, trainer))
 
@@ -126,18 +127,18 @@ class _Pack:
             trainer.iter = trainer.start_iter
             trainer.storage = EventStorage(trainer.start_iter)
             trainer._trainer.reset_data_loader(lambda: self._feed)
-            with _noted(run), trainer.storage:
+            with _record_failure(run), trainer.storage:
                 trainer.before_train()
         try:
             self._steps()
         finally:
             for run, trainer in self._members:
-                with _noted(run), trainer.storage:
+                with _record_failure(run), trainer.storage:
                     trainer.after_train()
         for run, trainer in self._members:
             if run.error is None:
-                with _noted(run):
-                    conclude(trainer, run.folder, run.method, run.config_file, packed=len(self._members))
+                with _record_failure(run):
+                    finish_run(trainer, run.folder, run.method, run.config_file, packed=len(self._members))
 
     def _steps(self) -> None:
         if not self._members:
@@ -149,7 +150,7 @@ class _Pack:
             self._feed.batch = next(batches)
             for run, trainer in self._members:
                 if run.error is None and iteration >= trainer.start_iter:
-                    with _noted(run), trainer.storage:
+                    with _record_failure(run), trainer.storage:
                         _step(trainer, iteration)
             self._teacher.forget()
 
@@ -164,7 +165,7 @@ def _step(trainer: Trainer, iteration: int) -> None:
 
 
 @contextlib.contextmanager
-def _noted(run: PackedRun) -> Iterator[None]:
+def _record_failure(run: SharedTeacherRun) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:

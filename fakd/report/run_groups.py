@@ -26,7 +26,7 @@ class FinishedRun:
 
     Attributes:
         folder: it lies in.
-        result: what it wrote, see :func:`fakd.engine.result.describe`.
+        result: what it wrote, see :func:`fakd.engine.result.build_result`.
         config: what its weights depend on, by dotted key.
         name: that of its group.
     """

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from fakd.config import NO_RECIPE, load_config
-from fakd.engine import evaluate_given, load_trained, run
+from fakd.engine import evaluate_weights, load_trained, run
 from fakd.engine.cli import message_of
 from fakd.engine.run_folder import RunFolder
 from fakd.files import atomic_write
@@ -103,7 +103,7 @@ def run_study(spec: StudySpec, command: str = "") -> int:
     runs = list(_plan(spec))
     for each in runs:
         if each.started:
-            RunFolder(each.folder).admit(each.cfg, resume=True)
+            RunFolder(each.folder).check_usable(each.cfg, resume=True)
     failed: list[str] = []
     iterations = sum(r.cfg.SOLVER.MAX_ITER for r in runs)
     # Where nobody watches, a line now and then is enough.
@@ -159,7 +159,7 @@ def _attempt(each: _Run, runs: list[_Run], bar: tqdm) -> bool:
             raise ValueError("the teacher's own run failed")
         if each.given:
             if not each.finished:
-                evaluate_given(each.cfg, each.name, each.config_file)
+                evaluate_weights(each.cfg, each.name, each.config_file)
         else:
             run(each.cfg, each.started, method=each.name, config_file=each.config_file, bar=bar, quiet=True)
         note.unlink(missing_ok=True)

@@ -198,11 +198,11 @@ def _packs(trials: Sequence[Trial], spec: Spec, room: int) -> list[Pack]:
     """Trials that share a teacher's forward pass, some together; the others alone."""
     if not spec.packs:
         return [(trial,) for trial in trials]
-    from fakd.engine import shared_part
+    from fakd.engine import sharing_key
 
     groups: dict[str, list[Trial]] = {}
     for number, trial in enumerate(trials):
-        groups.setdefault(shared_part(trial.config()) or str(number), []).append(trial)
+        groups.setdefault(sharing_key(trial.config()) or str(number), []).append(trial)
     # "auto" leaves no device idle whose trials would wait in the pack of another one.
     size = min(_AUTO_PACK, -(-len(trials) // room)) if spec.pack == "auto" else spec.pack
     return [tuple(group[i : i + size]) for group in groups.values() for i in range(0, len(group), size)]

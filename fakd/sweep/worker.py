@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from detectron2.engine import HookBase
 
-from fakd.engine import PackedRun, run, run_pack
+from fakd.engine import SharedTeacherRun, run, run_side_by_side
 from fakd.engine.cli import message_of
 from fakd.engine.run_folder import RunFolder
 
@@ -183,7 +183,7 @@ def _run_packed(
     trials: Sequence[Trial], files: dict[Trial, Path], report: Report
 ) -> dict[Trial, BaseException | None]:
     runs = [
-        PackedRun(
+        SharedTeacherRun(
             trial.config(),
             _has_begun(trial),
             trial.run,
@@ -192,7 +192,7 @@ def _run_packed(
         )
         for trial in trials
     ]
-    run_pack(runs)
+    run_side_by_side(runs)
     return {trial: each.error for trial, each in zip(trials, runs, strict=True)}
 
 

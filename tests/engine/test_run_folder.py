@@ -19,13 +19,13 @@ def test_a_key_that_came_later_at_its_default_does_not_stop_a_resume(tmp_path):
     del recorded["SOLVER"]["ACCUMULATE"], recorded["KD"]["CWD"]
     folder.config_file.write_text(yaml.safe_dump(recorded))
 
-    folder.admit(load_config(), resume=True)
+    folder.check_usable(load_config(), resume=True)
     with pytest.raises(ValueError, match="SOLVER.ACCUMULATE: 1 there, 2 now"):
-        folder.admit(load_config(opts=["SOLVER.ACCUMULATE", "2"]), resume=True)
+        folder.check_usable(load_config(opts=["SOLVER.ACCUMULATE", "2"]), resume=True)
 
 
 def test_options_count_only_for_losses_in_use(tmp_path):
     folder = _recorded_run(tmp_path, load_config(recipe="cwd"))
-    folder.admit(load_config(opts=["KD.PD.TAU", "2.0"], recipe="cwd"), resume=True)
+    folder.check_usable(load_config(opts=["KD.PD.TAU", "2.0"], recipe="cwd"), resume=True)
     with pytest.raises(ValueError, match="KD.CWD.TAU"):
-        folder.admit(load_config(opts=["KD.CWD.TAU", "2.0"], recipe="cwd"), resume=True)
+        folder.check_usable(load_config(opts=["KD.CWD.TAU", "2.0"], recipe="cwd"), resume=True)

@@ -6,7 +6,7 @@ import pytest
 from detectron2.engine import HookBase
 from integration.conftest import tiny_config
 
-from fakd.engine import PackedRun, run, run_folder, run_pack
+from fakd.engine import SharedTeacherRun, run, run_folder, run_side_by_side
 from fakd.files import exclusive_lock
 
 
@@ -41,7 +41,7 @@ def test_a_second_run_in_a_folder_gets_one_clear_error(tiny, tmp_path, another):
 
 
 def test_so_does_one_beside_a_shared_teacher(teacher, tmp_path, another):
-    packed = PackedRun(tiny_config(tmp_path, *teacher, recipe="cwd"), extra_hooks=[another])
-    run_pack([packed])
+    packed = SharedTeacherRun(tiny_config(tmp_path, *teacher, recipe="cwd"), extra_hooks=[another])
+    run_side_by_side([packed])
     assert packed.error is None
     assert_refused(another, tmp_path)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fakd.engine import PackedRun, run, run_pack, shared_part
+from fakd.engine import SharedTeacherRun, run, run_side_by_side, sharing_key
 from fakd.modeling.teacher import FrozenTeacher
 
 from .conftest import assert_same_weights, tiny_config, weights
@@ -34,8 +34,8 @@ def assert_as_alone(folder, alone, methods=METHODS):
 
 
 def test_packed_students_end_as_they_would_alone(tmp_path, alone, teacher):
-    runs = [PackedRun(config(tmp_path, method, teacher)) for method in METHODS]
-    run_pack(runs)
+    runs = [SharedTeacherRun(config(tmp_path, method, teacher)) for method in METHODS]
+    run_side_by_side(runs)
     assert [each.error for each in runs] == [None] * 3
     assert_as_alone(tmp_path, alone)
     assert json.loads((tmp_path / "cwd" / "result.json").read_text())["packed"] == 3
@@ -45,28 +45,30 @@ def test_the_teacher_looks_at_a_batch_once(tmp_path, teacher, monkeypatch):
     seen = []
     teach = FrozenTeacher.forward
     monkeypatch.setattr(FrozenTeacher, "forward", lambda self, *args: seen.append(1) or teach(self, *args))
-    run_pack([PackedRun(config(tmp_path, m, teacher, "TEST.EVAL_PERIOD", "0")) for m in METHODS])
+    run_side_by_side(
+        [SharedTeacherRun(config(tmp_path, m, teacher, "TEST.EVAL_PERIOD", "0")) for m in METHODS]
+    )
     assert len(seen) == 6
 
 
 def test_a_pack_resumes_from_unequal_checkpoints(tmp_path, alone, teacher):
     configs = [config(tmp_path, method, teacher) for method in METHODS]
-    run_pack([PackedRun(cfg) for cfg in configs])
+    run_side_by_side([SharedTeacherRun(cfg) for cfg in configs])
     for method, kept in zip(METHODS, (3, 5, 3), strict=True):
         (tmp_path / method / "result.json").unlink()
         for path in (tmp_path / method).glob("model_0*.pth"):
             if path.name != f"model_{kept:07d}.pth":
                 path.unlink()
-    run_pack([PackedRun(cfg, resume=True) for cfg in configs])
+    run_side_by_side([SharedTeacherRun(cfg, resume=True) for cfg in configs])
     assert_as_alone(tmp_path, alone)
 
 
 def test_one_that_fails_leaves_the_others_alone(tmp_path, alone, teacher):
     recipe = tmp_path / "fails.yaml"
     recipe.write_text("KD: {LOSSES: [FailsAt], FailsAt: {AT: 0.5}}\n")
-    fails = PackedRun(tiny_config(tmp_path / "fails", *SHORT, *teacher, recipe=str(recipe)))
-    others = [PackedRun(config(tmp_path, method, teacher)) for method in METHODS[:2]]
-    run_pack([fails, *others])
+    fails = SharedTeacherRun(tiny_config(tmp_path / "fails", *SHORT, *teacher, recipe=str(recipe)))
+    others = [SharedTeacherRun(config(tmp_path, method, teacher)) for method in METHODS[:2]]
+    run_side_by_side([fails, *others])
     assert isinstance(fails.error, FloatingPointError)
     assert_as_alone(tmp_path, alone, METHODS[:2])
     assert not (tmp_path / "fails" / "result.json").exists()
@@ -75,8 +77,8 @@ def test_one_that_fails_leaves_the_others_alone(tmp_path, alone, teacher):
 def test_what_cannot_be_packed_is_refused(tmp_path, teacher):
     one, other = config(tmp_path, "cwd", teacher), config(tmp_path, "pd", teacher, "SEED", "1")
     with pytest.raises(ValueError, match="cannot be packed"):
-        run_pack([PackedRun(one), PackedRun(other)])
-    assert shared_part(tiny_config(tmp_path, recipe="student")) is None
+        run_side_by_side([SharedTeacherRun(one), SharedTeacherRun(other)])
+    assert sharing_key(tiny_config(tmp_path, recipe="student")) is None
 
 
 def test_a_run_ends_when_its_time_is_up(tmp_path):
