@@ -49,6 +49,23 @@ def test_a_gradient_reaches_every_parameter(segmentor):
         assert p.grad is not None and p.grad.isfinite().all() and p.grad.any(), name
 
 
+def test_channels_last_is_the_same_network(segmentor):
+    """Its maps lie otherwise in memory, and what losses read lies as ever."""
+    images = torch.randn(3, 3, 64, 64)
+    other = small_segmentor(
+        channels=A, num_classes=K, head=type(segmentor.decode_head).__name__, channels_last=True
+    )
+    other.load_state_dict(segmentor.state_dict())
+    for module in [*segmentor.modules(), *other.modules()]:
+        if hasattr(module, "p"):
+            module.p = 0.0
+    expected, found = segmentor.encode_normalized(images), other.encode_normalized(images)
+    assert found.stages["res3"].is_contiguous(memory_format=torch.channels_last)
+    for name in ("logits", "feature", "aux_logits"):
+        assert getattr(found, name).is_contiguous()
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-4)
+
+
 def test_the_classifier_is_live(segmentor):
     """Gradients and updates go through ``SegOutput.weight``, which is no copy."""
     output = segmentor.encode_normalized(torch.randn(3, 3, 64, 64))
