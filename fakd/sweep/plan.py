@@ -102,7 +102,7 @@ def make_plan(spec: Spec, output: Path) -> Plan:
     for name, pair in spec.pairs.items():
         learns = any(method != NO_RECIPE for method in spec.methods)
         if learns and not pair.teacher.config:
-            pair = dataclasses.replace(pair, teacher=_own_teacher(name, pair))
+            pair = pair.model_copy(update={"teacher": _own_teacher(name, pair)})
         if learns and not pair.teacher.weights:
             _add_teacher(teachers, spec, pair.teacher, output)
         _add_trials(plan, spec, name, pair, output)
@@ -142,7 +142,7 @@ def _own_teacher(name: str, pair: Pair) -> Teacher:
             f"pair '{name}': methods other than '{NO_RECIPE}' need a teacher; name it in the sweep, or in "
             f"'{pair.student}' under KD.TEACHER."
         )
-    return Teacher(own.CONFIG_FILE, own.WEIGHTS)
+    return Teacher(config=own.CONFIG_FILE, weights=own.WEIGHTS)
 
 
 def _add_teacher(teachers: dict, spec: Spec, teacher: Teacher, output: Path) -> None:
@@ -195,8 +195,8 @@ def _trials_at(
         label: in the run's name, in place of the values.
     """
     shared: dict[str, Any] = {**spec.opts, **pair.opts}
-    if "iterations" in spec.stop:
-        shared["SOLVER.MAX_ITER"] = int(spec.stop["iterations"])
+    if spec.stop.iterations:
+        shared["SOLVER.MAX_ITER"] = spec.stop.iterations
     teacher = _teacher_opts(pair.teacher, output) if method != NO_RECIPE else {}
     words = _words({**shared, **point}, pair.student, method) + _words(teacher)
     labels = [label] if label else [f"{k.rsplit('.')[-1].lower()}={v}" for k, v in point.items()]

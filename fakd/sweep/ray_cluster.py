@@ -110,8 +110,6 @@ def check(wanted: Resources) -> None:
                 f"A trial asks for {amount:g} {label}, but no machine here has more than {most:g}. "
                 "Lower 'resources' in the sweep file."
             )
-    if wanted.gpus > 1 and wanted.gpus != int(wanted.gpus):
-        raise ValueError(f"resources: gpus is {wanted.gpus}; above one only whole GPUs can be had.")
 
 
 def room(wanted: Resources, concurrency: int) -> int:
@@ -124,8 +122,8 @@ def room(wanted: Resources, concurrency: int) -> int:
 def whole(wanted: Resources) -> Resources:
     """What a trial gets that ran out of memory: a device of its own."""
     if wanted.gpus:
-        return Resources(wanted.cpus, max(1.0, wanted.gpus))
-    return Resources(max(node.get("CPU", 0) for node in _nodes()))
+        return Resources(cpus=wanted.cpus, gpus=max(1.0, wanted.gpus))
+    return Resources(cpus=max(node.get("CPU", 0.0) for node in _nodes()))
 
 
 def _nodes() -> list[dict[str, float]]:

@@ -31,8 +31,8 @@ from .plan import Plan, Trial, make_plan
 from .population import go_on, schedule_of, snapshot
 from .progress import Progress
 from .ray_cluster import Options
-from .search import rounded, span
-from .spec import Resources, Spec, trains_as
+from .search import rounded
+from .spec import Resources, Spec, span, trains_as
 from .worker import run_trials
 
 # K students gain K (T + S) / (T + K S) in time, with T a teacher's forward pass and S the rest of a student's

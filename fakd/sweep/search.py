@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fakd.registry import DISTILL_LOSS_REGISTRY
 
-from .spec import Spec
+from .spec import Spec, span
 
 if TYPE_CHECKING:
     import optuna
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .plan import Trial
 
 Point = dict[str, Any]
-_RANGES = ("uniform", "loguniform")
 
 
 def axes_of(keys: Mapping[str, Any], losses: tuple[str, ...]) -> dict[str, Any]:
@@ -32,35 +31,13 @@ def axes_of(keys: Mapping[str, Any], losses: tuple[str, ...]) -> dict[str, Any]:
 
 
 def points(spec: Spec, axes: Mapping[str, Any]) -> list[Point]:
-    """All points of a grid, or as many at random as the sweep says.
-
-    Raises:
-        ValueError: an axis is not what the search takes.
-    """
+    """All points of a grid, or as many at random as the sweep says."""
     if not axes:
         return [{}]
     if spec.search == "grid":
-        for key, values in axes.items():
-            if not isinstance(values, list) or not values:
-                raise ValueError(f"keys: {key} needs a list of values in a grid, got {values!r}.")
         return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
     draw = random.Random(0)  # a resumed sweep draws the same points
     return [{key: _draw(key, axis, draw) for key, axis in axes.items()} for _ in range(spec.samples)]
-
-
-def span(key: str, axis: Any) -> tuple[float, float, bool]:
-    """Lower and upper end of an axis that is a range, and whether it is logarithmic.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(axis, dict) and len(axis) == 1 and next(iter(axis)) in _RANGES:
-        kind, ends = next(iter(axis.items()))
-        if isinstance(ends, list) and len(ends) == 2 and (kind == "loguniform") * 1e-300 <= ends[0] < ends[1]:
-            return float(ends[0]), float(ends[1]), kind == "loguniform"
-    raise ValueError(
-        f"keys: {key} needs a list, or one of {', '.join(_RANGES)} with [low, high]; got {axis!r}."
-    )
 
 
 def rounded(value: float) -> float:
