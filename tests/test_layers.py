@@ -13,6 +13,7 @@ LEVELS = {
     "structures": 0,
     "registry": 0,
     "files": 0,
+    "ranges": 0,
     "functional": 1,
     "layers": 1,
     "statistics": 1,

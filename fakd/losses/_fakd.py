@@ -19,25 +19,30 @@ class FeatureAugmentedLoss(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        tau: float = option(1.0, "temperature")
-        lambda_: float = option(1.0, "lambda at the end of the schedule, the strength of the augmentation")
-        lambda_schedule: str = option("cosine", "how lambda grows from 0: cosine, linear or constant")
-        form: str = option("shift", "bound as in the equations, its tight form, or shift as in Algorithm 1")
-        variance: str = option("exact", "lambda / (2 tau^2), or `paper`: lambda / (2 tau) as printed")
-        covariance: str = option("full", "full or diagonal")
+        tau: float = option(1.0, "temperature", above=0)
+        lambda_: float = option(
+            1.0, "lambda at the end of the schedule, the strength of the augmentation", least=0
+        )
+        lambda_schedule: str = option(
+            "cosine", "how lambda grows from 0: cosine, linear or constant", choices=SCHEDULES
+        )
+        form: str = option(
+            "shift",
+            "bound as in the equations, its tight form, or shift as in Algorithm 1",
+            choices=tuple(FORMS),
+        )
+        variance: str = option(
+            "exact",
+            "lambda / (2 tau^2), or `paper`: lambda / (2 tau) as printed",
+            choices=("exact", "paper"),
+        )
+        covariance: str = option("full", "full or diagonal", choices=("full", "diagonal"))
         detach_classifier: bool = option(True, "keep the augmentation's gradient out of the classifier")
-        max_offset: float = option(0.0, "upper limit of the offsets v, a safety valve; 0 is none")
+        max_offset: float = option(0.0, "upper limit of the offsets v, a safety valve; 0 is none", least=0)
         mask_ignored: bool = option(False, "leave void pixels out, instead of leaving them unaugmented")
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
-        self.check_choice(
-            config,
-            lambda_schedule=SCHEDULES,
-            form=tuple(FORMS),
-            variance=("exact", "paper"),
-            covariance=("full", "diagonal"),
-        )
         self.schedule = ramp(config.lambda_schedule, config.lambda_)
         self.statistics = ClassCovariance(
             student.num_classes, student.feature_channels, diagonal=config.covariance == "diagonal"

@@ -25,7 +25,7 @@ class AT(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        weight: float = option(10000.0, "factor of this loss in the sum; CIRKD's")
+        weight: float = option(10000.0, "factor of this loss in the sum; CIRKD's", least=0)
         tap: str = option("feature", "map that is compared: feature, logits or a stage such as res5")
         mask_ignored: bool = option(False, "leave void pixels out")
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..ranges import range_of
 from ..structures import LossInputs, SegSpec
 
 
-def option(default: Any, help: str) -> Any:
-    """A field of a loss's ``Config`` with the sentence that explains it."""
-    return field(default=default, metadata={"help": help})
+def option(default: Any, help: str, **limits: Any) -> Any:
+    """A field of a loss's ``Config``.
+
+    Args:
+        default: its value unless another is set.
+        help: the sentence that explains it.
+        limits: the values it may have, as in :class:`fakd.ranges.Range`: ``above=0``, ``choices=("a", "b")``.
+    """
+    return field(default=default, metadata={"help": help, "range": range_of(default, **limits)})
 
 
 class DistillLoss(nn.Module):
@@ -32,13 +40,14 @@ class DistillLoss(nn.Module):
 
     @dataclass
     class Config:
-        weight: float = option(1.0, "factor of this loss in the sum")
+        weight: float = option(1.0, "factor of this loss in the sum", least=0)
 
     paper: str = ""
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__()
         self.config: Any = config  # of the subclass's own Config
+        self.check_options({f.name: getattr(config, f.name) for f in fields(config)})
         self._scalars: dict[str, Tensor] = {}
 
     def forward(self, inputs: LossInputs) -> Tensor:
@@ -55,14 +64,15 @@ class DistillLoss(nn.Module):
         return scalars
 
     @classmethod
-    def check_choice(cls, config: Config, **choices: tuple[str, ...]) -> None:
-        """Raise ValueError if an option is none of its choices, naming its config key."""
-        for name, allowed in choices.items():
-            value = getattr(config, name)
-            if value not in allowed:
-                raise ValueError(
-                    f"KD.{cls.__name__}.{config_key(name)} is '{value}'; choose from {', '.join(allowed)}."
-                )
+    def check_options(cls, values: Mapping[str, Any]) -> None:
+        """Raise ValueError, which names the config key, if an option is not in its range.
+
+        Args:
+            values: of all fields of ``Config``, by name.
+        """
+        for f in fields(cls.Config):
+            if "range" in f.metadata:
+                f.metadata["range"].check(f"KD.{cls.__name__}.{config_key(f.name)}", values[f.name])
 
 
 def config_key(field_name: str) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..functional.contrast import LEAST_TAU, pairwise_kl, unit_rows
 from ..functional.resize import resize_like
 from ..registry import DISTILL_LOSS_REGISTRY
-from ..structures import LossInputs, SegSpec
+from ..structures import LossInputs
 from .base import DistillLoss, option
 
 
@@ -32,13 +32,8 @@ class CIRKDBatch(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        tau: float = option(0.1, "temperature of the similarities")
-        pool: int = option(1, "side of the squares that features are averaged over first; 1 is none")
-
-    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
-        super().__init__(config, student, teacher)
-        if config.tau < LEAST_TAU:
-            raise ValueError(f"KD.CIRKDBatch.TAU is {config.tau}; it must be at least {LEAST_TAU}.")
+        tau: float = option(0.1, "temperature of the similarities", least=LEAST_TAU)
+        pool: int = option(1, "side of the squares that features are averaged over first; 1 is none", least=1)
 
     def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = inputs.student.feature, inputs.teacher.feature

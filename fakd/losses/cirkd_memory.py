@@ -49,24 +49,21 @@ class CIRKDMemory(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        weight: float = option(0.1, "factor of this loss in the sum; 0.01 on Pascal VOC")
-        pixel_factor: float = option(1.0, "of the pixel term; 0 builds no pixel queue")
-        region_factor: float = option(1.0, "of the region term; 0 builds no region queue")
-        tau: float = option(0.1, "temperature of the similarities")
-        pixel_queue: int = option(20000, "pixels kept per class")
-        region_queue: int = option(2000, "regions kept per class")
-        pixel_contrast: int = option(4096, "pixels a step compares with, of all classes together")
-        region_contrast: int = option(1024, "regions a step compares with, of all classes together")
-        pixels_per_image: int = option(16, "pixels kept of a class in an image, at most")
-        storage: str = option("float16", "of the queues: float16 or float32")
+        weight: float = option(0.1, "factor of this loss in the sum; 0.01 on Pascal VOC", least=0)
+        pixel_factor: float = option(1.0, "of the pixel term; 0 builds no pixel queue", least=0)
+        region_factor: float = option(1.0, "of the region term; 0 builds no region queue", least=0)
+        tau: float = option(0.1, "temperature of the similarities", least=LEAST_TAU)
+        pixel_queue: int = option(20000, "pixels kept per class", least=1)
+        region_queue: int = option(2000, "regions kept per class", least=1)
+        pixel_contrast: int = option(4096, "pixels a step compares with, of all classes together", least=1)
+        region_contrast: int = option(1024, "regions a step compares with, of all classes together", least=1)
+        pixels_per_image: int = option(16, "pixels kept of a class in an image, at most", least=1)
+        storage: str = option("float16", "of the queues: float16 or float32", choices=tuple(STORAGE))
         only_filled: bool = option(False, "leave out queue entries that were never written")
         authors_indexing: bool = option(False, "fill pixel queues wrongly, as published numbers were made")
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
-        self.check_choice(config, storage=tuple(STORAGE))
-        if config.tau < LEAST_TAU:
-            raise ValueError(f"KD.CIRKDMemory.TAU is {config.tau}; it must be at least {LEAST_TAU}.")
         self.num_classes, channels = teacher.num_classes, teacher.feature_channels
         self.projector = nn.Sequential(
             nn.Conv2d(student.feature_channels, channels, 1, bias=False),

@@ -30,17 +30,24 @@ class CWD(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        weight: float = option(3.0, "factor of this loss in the sum; the authors' for tau 4")
-        tau: float = option(4.0, "temperature")
-        source: str = option("logits", "maps that are compared: logits, feature or both")
-        feature_factor: float = option(1.0, "factor of the feature's term, beside that of the logits")
+        weight: float = option(3.0, "factor of this loss in the sum; the authors' for tau 4", least=0)
+        tau: float = option(4.0, "temperature", above=0)
+        source: str = option(
+            "logits", "maps that are compared: logits, feature or both", choices=("logits", "feature", "both")
+        )
+        feature_factor: float = option(
+            1.0, "factor of the feature's term, beside that of the logits", least=0
+        )
         adapter_norm: bool = option(False, "batch norm and ReLU after the adapter, as the authors have")
-        divide_by: str = option("projected", "C of the feature's term: projected or, as in CIRKD, student")
+        divide_by: str = option(
+            "projected",
+            "C of the feature's term: projected or, as in CIRKD, student",
+            choices=("projected", "student"),
+        )
         mask_ignored: bool = option(False, "leave void pixels out of both softmaxes")
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
-        self.check_choice(config, source=("logits", "feature", "both"), divide_by=("projected", "student"))
         if config.source != "logits":
             channels = student.feature_channels, teacher.feature_channels
             self.adapter = build_adapter("CWD", *channels, norm=config.adapter_norm)

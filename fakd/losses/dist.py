@@ -29,9 +29,9 @@ class DIST(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        tau: float = option(1.0, "temperature")
-        beta: float = option(1.0, "factor of the term over the classes of a pixel")
-        gamma: float = option(1.0, "factor of the term over the pixels of a class")
+        tau: float = option(1.0, "temperature", above=0)
+        beta: float = option(1.0, "factor of the term over the classes of a pixel", least=0)
+        gamma: float = option(1.0, "factor of the term over the pixels of a class", least=0)
         mask_ignored: bool = option(True, "leave void pixels out")
 
     def forward(self, inputs: LossInputs) -> Tensor:

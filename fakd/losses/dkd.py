@@ -27,9 +27,9 @@ class DKD(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        tau: float = option(1.0, "temperature T")
-        alpha: float = option(1.0, "factor of the target-class term")
-        beta: float = option(0.5, "factor of the non-target-class term")
+        tau: float = option(1.0, "temperature T", above=0)
+        alpha: float = option(1.0, "factor of the target-class term", least=0)
+        beta: float = option(0.5, "factor of the non-target-class term", least=0)
 
     def forward(self, inputs: LossInputs) -> Tensor:
         logits = aligned_logits(inputs.student.logits, inputs.teacher.logits)

@@ -37,10 +37,12 @@ class DSD(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        psd_weight: float = option(1000.0, "factor of the pixel-wise term; CIRKD's; 0 leaves it out")
-        csd_weight: float = option(10.0, "factor of the category-wise term; CIRKD's; 0 leaves it out")
+        psd_weight: float = option(1000.0, "factor of the pixel-wise term; CIRKD's; 0 leaves it out", least=0)
+        csd_weight: float = option(
+            10.0, "factor of the category-wise term; CIRKD's; 0 leaves it out", least=0
+        )
         tap: str = option("res4", "first of the three maps, a stage of both backbones")
-        tau: float = option(4.0, "temperature of the category-wise term")
+        tau: float = option(4.0, "temperature of the category-wise term", above=0)
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)

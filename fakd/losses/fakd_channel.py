@@ -8,7 +8,7 @@ from ..functional.augmentation import logit_variance, margin_variance
 from ..functional.divergence import Offset, softmax_kl
 from ..functional.resize import aligned_logits
 from ..registry import DISTILL_LOSS_REGISTRY
-from ..structures import LossInputs, SegSpec
+from ..structures import LossInputs
 from ._fakd import FeatureAugmentedLoss, with_void_column
 from .base import option
 
@@ -34,14 +34,14 @@ class FAKDChannel(FeatureAugmentedLoss):
 
     @dataclass
     class Config(FeatureAugmentedLoss.Config):
-        weight: float = option(5.0, "factor of this loss in the sum; CWD's in mmsegmentation, for tau 1")
-        offset: str = option(
-            "variance", "variance of the logit, or margin: of its lead over the pixel's class"
+        weight: float = option(
+            5.0, "factor of this loss in the sum; CWD's in mmsegmentation, for tau 1", least=0
         )
-
-    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
-        super().__init__(config, student, teacher)
-        self.check_choice(config, offset=("variance", "margin"))
+        offset: str = option(
+            "variance",
+            "variance of the logit, or margin: of its lead over the pixel's class",
+            choices=("variance", "margin"),
+        )
 
     def forward(self, inputs: LossInputs) -> Tensor:
         self.update_statistics(inputs)

@@ -13,7 +13,7 @@ from ..functional.augmentation import (
 from ..functional.divergence import Offset, softmax_kl
 from ..functional.resize import aligned_logits
 from ..registry import DISTILL_LOSS_REGISTRY
-from ..structures import LossInputs, SegSpec
+from ..structures import LossInputs
 from ._fakd import FeatureAugmentedLoss, with_void_column
 from .base import option
 
@@ -39,11 +39,9 @@ class FAKDPixel(FeatureAugmentedLoss):
 
     @dataclass
     class Config(FeatureAugmentedLoss.Config):
-        covariance_of: str = option("class", "in the bound: of the summed class, or of the pixel's label")
-
-    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
-        super().__init__(config, student, teacher)
-        self.check_choice(config, covariance_of=("class", "label"))
+        covariance_of: str = option(
+            "class", "in the bound: of the summed class, or of the pixel's label", choices=("class", "label")
+        )
 
     def forward(self, inputs: LossInputs) -> Tensor:
         self.update_statistics(inputs)

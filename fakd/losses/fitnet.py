@@ -26,7 +26,7 @@ class FitNet(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        weight: float = option(10.0, "factor of this loss in the sum; CIRKD's")
+        weight: float = option(10.0, "factor of this loss in the sum; CIRKD's", least=0)
         tap: str = option("feature", "map that is compared: feature, logits or a stage such as res5")
         always_adapt: bool = option(True, "have a convolution where channels agree, too")
         mask_ignored: bool = option(False, "leave void pixels out")

@@ -28,7 +28,7 @@ class IFVD(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        weight: float = option(200.0, "factor of this loss in the sum; CIRKD takes 20")
+        weight: float = option(200.0, "factor of this loss in the sum; CIRKD takes 20", least=0)
         mask_ignored: bool = option(False, "take the mean over labelled pixels only")
 
     def forward(self, inputs: LossInputs) -> Tensor:

@@ -31,14 +31,12 @@ class MGD(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        weight: float = option(2e-5, "factor of this loss in the sum")
-        mask_ratio: float = option(0.75, "share of the pixels that are masked")
+        weight: float = option(2e-5, "factor of this loss in the sum", least=0)
+        mask_ratio: float = option(0.75, "share of the pixels that are masked", least=0, below=1)
         mask_ignored: bool = option(False, "mask all void pixels and leave them out of the sum")
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
-        if not 0 <= config.mask_ratio < 1:
-            raise ValueError(f"KD.MGD.MASK_RATIO is {config.mask_ratio}; it must be in [0, 1).")
         channels = teacher.feature_channels
         self.adapter = build_adapter("MGD", student.feature_channels, channels)
         self.generator = nn.Sequential(

@@ -26,7 +26,7 @@ class PD(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        tau: float = option(1.0, "temperature T")
+        tau: float = option(1.0, "temperature T", above=0)
         mask_ignored: bool = option(False, "leave void pixels out")
 
     def forward(self, inputs: LossInputs) -> Tensor:

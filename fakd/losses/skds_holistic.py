@@ -40,19 +40,24 @@ class SKDSHolistic(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        weight: float = option(0.1, "factor of the student's term in the sum; the authors'")
-        objective: str = option("wgan_gp", "wgan_gp or hinge")
-        critic_weight: float = option(0.1, "factor of the critic's own loss")
-        gradient_penalty: float = option(10.0, "of wgan_gp; hinge has none")
-        critic_optimizer: str = option("sgd", "sgd with momentum 0.9, or adam with betas 0.9 and 0.99")
-        critic_lr: float = option(4e-4, "learning rate of the critic")
-        critic_power: float = option(0.9, "it is multiplied by (1 - progress)^power; 0 keeps it constant")
-        critic_weight_decay: float = option(5e-4, "weight decay of the critic")
-        widths: tuple = option((64, 128, 256, 512), "channels of its convolutions; each halves the map")
+        weight: float = option(0.1, "factor of the student's term in the sum; the authors'", least=0)
+        objective: str = option("wgan_gp", "wgan_gp or hinge", choices=("wgan_gp", "hinge"))
+        critic_weight: float = option(0.1, "factor of the critic's own loss", least=0)
+        gradient_penalty: float = option(10.0, "of wgan_gp; hinge has none", least=0)
+        critic_optimizer: str = option(
+            "sgd", "sgd with momentum 0.9, or adam with betas 0.9 and 0.99", choices=("sgd", "adam")
+        )
+        critic_lr: float = option(4e-4, "learning rate of the critic", above=0)
+        critic_power: float = option(
+            0.9, "it is multiplied by (1 - progress)^power; 0 keeps it constant", least=0
+        )
+        critic_weight_decay: float = option(5e-4, "weight decay of the critic", least=0)
+        widths: tuple = option(
+            (64, 128, 256, 512), "channels of its convolutions; each halves the map", least=1
+        )
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
-        self.check_choice(config, objective=("wgan_gp", "hinge"), critic_optimizer=("sgd", "adam"))
         self.critic = Critic(student.num_classes, config.widths).requires_grad_(False)
         parameters, decay = list(self.critic.parameters()), config.critic_weight_decay
         self.optimizer: torch.optim.Optimizer

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..functional.relation import similarity_gap, unit
 from ..registry import DISTILL_LOSS_REGISTRY
-from ..structures import LossInputs, SegSpec
+from ..structures import LossInputs
 from ._taps import tapped
 from .base import DistillLoss, option
 
@@ -27,18 +27,10 @@ class SKDSPair(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        weight: float = option(1.0, "factor of this loss in the sum; the authors' script takes 0.5")
-        scale: float = option(0.5, "size of a node as a share of the map")
-        kernel: int = option(0, "size of a node in pixels, in place of scale; 0 takes scale")
+        weight: float = option(1.0, "factor of this loss in the sum; the authors' script takes 0.5", least=0)
+        scale: float = option(0.5, "size of a node as a share of the map", above=0, most=1)
+        kernel: int = option(0, "size of a node in pixels, in place of scale; 0 takes scale", least=0)
         detach_norm: bool = option(True, "no gradient through a node's length, as in the authors' code")
-
-    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
-        super().__init__(config, student, teacher)
-        if config.kernel < 0 or not 0 < config.scale <= 1:
-            raise ValueError(
-                f"KD.SKDSPair.KERNEL is {config.kernel} and SCALE {config.scale}; give a kernel of at least "
-                "1, or 0 and a scale in (0, 1]."
-            )
 
     def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = (self.nodes(x) for x in tapped(inputs, "feature"))

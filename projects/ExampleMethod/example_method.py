@@ -25,7 +25,7 @@ class CosineFeature(DistillLoss):
 
     @dataclass
     class Config(DistillLoss.Config):
-        margin: float = option(0.0, "pixels whose cosine is above 1 - margin cost nothing")
+        margin: float = option(0.0, "pixels whose cosine is above 1 - margin cost nothing", least=0)
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)

@@ -110,7 +110,7 @@ def test_a_teacher_of_another_grid_and_width():
     assert build_loss("SKDSPair", student, teacher)(inputs) > 0
 
 
-@pytest.mark.parametrize("options", [{"KERNEL": -1}, {"SCALE": 0.0}])
-def test_a_pool_that_makes_no_nodes_is_refused(options):
-    with pytest.raises(ValueError, match="KD.SKDSPair.KERNEL"):
-        build_loss("SKDSPair", SPEC, SPEC, **options)
+@pytest.mark.parametrize(("key", "value"), [("KERNEL", -1), ("SCALE", 0.0)])
+def test_a_pool_that_makes_no_nodes_is_refused(key, value):
+    with pytest.raises(ValueError, match=f"KD.SKDSPair.{key} is {value}, but must be"):
+        build_loss("SKDSPair", SPEC, SPEC, **{key: value})
