@@ -118,6 +118,88 @@ def test_losses_and_below_read_no_config_node(name):
             assert not names & {"cfg", "CfgNode", "get_cfg"}, file
 
 
+# Circles -----------------------------------------------------------------------------------------------
+
+# Known circles; these lists may only shrink.
+FILE_CIRCLES = [{"fakd.sweep.plan", "fakd.sweep.search"}]
+PACKAGE_CIRCLES = [{"report", "sweep"}]
+
+
+def module_name(file):
+    parts = ["fakd", *file.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def import_graph(sources):
+    """The modules of ``sources`` that each of them imports, wherever in its text.
+
+    Args:
+        sources: {dotted name: (text, dotted name of the package it is in)}.
+    """
+
+    def module(name):
+        """The longest beginning of a dotted name that is a module."""
+        while name and name not in sources:
+            name = name.rpartition(".")[0]
+        return name
+
+    return {
+        name: {module(found) for found in imports(text, part)} - {"", name}
+        for name, (text, part) in sources.items()
+    }
+
+
+def circles(graph):
+    """Sets of nodes that reach each other."""
+
+    def reached(start):
+        seen, waiting = set(), [start]
+        while waiting:
+            for node in graph[waiting.pop()] - seen:
+                seen.add(node)
+                waiting.append(node)
+        return seen
+
+    reach = {node: reached(node) for node in graph}
+    found = {frozenset(b for b in reach[a] if a in reach[b]) for a in graph if a in reach[a]}
+    return sorted(map(set, found), key=sorted)
+
+
+def library():
+    parts = {file: ".".join(["fakd", *file.relative_to(PACKAGE).parts[:-1]]) for file in FILES}
+    return {module_name(file): (file.read_text(), parts[file]) for file in FILES}
+
+
+def test_no_circle_between_files():
+    assert [c for c in circles(import_graph(library())) if c not in FILE_CIRCLES] == []
+
+
+def test_no_circle_between_packages():
+    graph = {}
+    for name, targets in import_graph(library()).items():
+        home, *_ = [*name.split(".")[1:], "fakd"]
+        others = {[*target.split(".")[1:], "fakd"][0] for target in targets} - {home}
+        graph[home] = graph.get(home, set()) | others
+    assert [c for c in circles(graph) if c not in PACKAGE_CIRCLES] == []
+
+
+def test_no_module_imports_the_whole_package():
+    """``import fakd`` reads as a dependency on everything; a module's own place is ``Path(__file__)``."""
+    bare = [name for name, (text, part) in library().items() if "fakd" in imports(text, part)]
+    assert bare == []
+
+
+def test_a_circle_is_found():
+    sources = {
+        "fakd.a": ("from .b import x", "fakd"),
+        "fakd.b": ("def f():\n    from fakd import c", "fakd"),
+        "fakd.c": ("import fakd.a\nfrom fakd import d", "fakd"),
+        "fakd.d": ("import torch", "fakd"),
+        "fakd.e": ("from . import a", "fakd"),
+    }
+    assert circles(import_graph(sources)) == [{"fakd.a", "fakd.b", "fakd.c"}]
+
+
 def test_the_rule_finds_what_breaks_it():
     cases = {
         ("from detectron2.config import CfgNode", "fakd.losses", "losses"): ["detectron2.config.CfgNode"],

@@ -10,12 +10,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import fakd
-
 
 def commit() -> str | None:
     """Short commit of the checkout this package runs from, "+changes" if edited; None outside a checkout."""
-    root = Path(fakd.__file__).parents[1]
+    root = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str | None:
         try:

@@ -44,7 +44,7 @@ def _shaded(colour: Colour, amount: np.ndarray) -> Colour:
 
 
 def _disc(
-    u: np.ndarray, v: np.ndarray, cu: float, cv: float | np.ndarray, ru: float, rv: float | np.ndarray
+    u: np.ndarray, v: np.ndarray, cu: float, cv: float, ru: float | np.ndarray, rv: float
 ) -> np.ndarray:
     a, b = (u - cu) / ru, (v - cv) / rv
     return a * a + b * b < 1
