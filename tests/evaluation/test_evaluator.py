@@ -1,16 +1,15 @@
 """SegEvaluator against detectron2's own evaluator, and over two processes against one."""
 
 import math
-import os
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
+from detectron2.utils import comm
 from PIL import Image
+from ranks import on_ranks
 
 from fakd.evaluation import SegEvaluator
 
@@ -82,20 +81,18 @@ def test_batches_and_repeated_runs_change_nothing(dataset):
     assert torch.equal(evaluator.confusion, first)
 
 
-def _rank(rank, init_file, folder, out):
-    dist.init_process_group("gloo", init_method=f"file://{init_file}", rank=rank, world_size=2)
+def _rank(folder, out):
+    rank = comm.get_rank()
     register(folder, "evaluator_ranks")
     evaluator = SegEvaluator("evaluator_ranks")
     results = feed(evaluator, indices=range(rank, NUM_IMAGES, 2))
     torch.save((results, evaluator.confusion), f"{out}.{rank}")
-    dist.destroy_process_group()
 
 
-def test_two_processes_equal_one(dataset, tmp_path, monkeypatch):
-    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")
+def test_two_processes_equal_one(dataset, tmp_path):
     evaluator = SegEvaluator(dataset)
     expected = feed(evaluator)
-    mp.spawn(_rank, (str(tmp_path / "init"), tmp_path, str(tmp_path / "out")), nprocs=2)
+    on_ranks(_rank, 2, tmp_path, str(tmp_path / "out"))
     results, confusion = torch.load(tmp_path / "out.0", weights_only=False)
     assert results["sem_seg"] == pytest.approx(expected["sem_seg"], nan_ok=True)
     assert torch.equal(confusion, evaluator.confusion)

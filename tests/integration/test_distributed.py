@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from detectron2.engine import launch
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
+from ranks import on_ranks
 
 from fakd.engine import Trainer
 
@@ -22,7 +22,6 @@ class FrozenTrainer(Trainer):
 
 
 def train(folder, opts, recipe):
-    torch.set_num_threads(1)
     # A mean over all pixels, so that two halves average to the whole. Dropout draws per process, so it is
     # off, and with it the auxiliary head, which always has it.
     fixed = ["MODEL.SEM_SEG_HEAD.LOSS_MEAN", "all", "MODEL.SEM_SEG_HEAD.DROPOUT", 0.0]
@@ -46,7 +45,7 @@ def test_two_processes_equal_one(teacher, tmp_path, recipe, accumulate):
     opts = [*teacher, "SOLVER.ACCUMULATE", accumulate]
     for folder, processes in ((one, 1), (two, 2)):
         folder.mkdir()
-        launch(train, processes, dist_url="auto", args=(folder, opts, recipe))
+        on_ranks(train, processes, folder, opts, recipe)
     losses = [json.loads((folder / "losses.json").read_text()) for folder in (one, two)]
     assert losses[0].keys() == losses[1].keys() and len(losses[0]["total_loss"]) == 4
     for name in losses[0]:

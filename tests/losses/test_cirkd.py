@@ -6,6 +6,7 @@ import pytest
 import reference
 import torch
 import torch.nn.functional as F
+from ranks import on_ranks
 from torch import nn
 
 from fakd.functional import contrast
@@ -224,10 +225,8 @@ def push_on_ranks(path):
 
 
 def test_two_processes_hold_the_queues_of_one(tmp_path):
-    from detectron2.engine import launch
-
     for ranks in (1, 2):
-        launch(push_on_ranks, ranks, dist_url="auto", args=(str(tmp_path / f"{ranks}"),))
+        on_ranks(push_on_ranks, ranks, str(tmp_path / f"{ranks}"))
     one, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("1_0", "2_0", "2_1"))
     assert one["queues.pixel.filled"].min() > 20
     for name, value in one.items():

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from detectron2.engine import launch
 from detectron2.solver import build_optimizer
 from detectron2.utils import comm
 from material import build_loss, draw_labels, loss_inputs, seg_output, seg_spec, small_segmentor
+from ranks import on_ranks
 from torch import nn
 
 from fakd.config import load_config
@@ -139,7 +139,6 @@ def test_the_student_s_optimizer_does_not_know_it():
 
 
 def two_ranks(folder):
-    torch.set_num_threads(1)
     loss = build_loss("SKDSHolistic", SPEC, SPEC, CRITIC_LR=0.1, **SMALL)
     loss.load_state_dict(torch.load(folder / "state.pth"))
     for step in range(3):
@@ -151,7 +150,7 @@ def two_ranks(folder):
 def test_ranks_keep_one_critic(tmp_path):
     loss = build_loss("SKDSHolistic", SPEC, SPEC, CRITIC_LR=0.1, **SMALL)
     torch.save(loss.state_dict(), tmp_path / "state.pth")
-    launch(two_ranks, 2, dist_url="auto", args=(tmp_path,))
+    on_ranks(two_ranks, 2, tmp_path)
     a, b = (torch.load(tmp_path / f"rank{r}.pth") for r in range(2))
     for x, y in zip(a, b, strict=True):
         assert torch.equal(x, y)

@@ -6,7 +6,8 @@ import pytest
 import reference
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from detectron2.utils import comm
+from ranks import on_ranks
 
 from fakd.statistics import ClassCovariance, class_covariance
 
@@ -221,10 +222,9 @@ def batches_of_rank(rank, mean):
     ]
 
 
-def run_rank(rank, folder):
+def run_rank(folder):
     """What each process does: the updates of every case, counting the collectives they use."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    rank = comm.get_rank()
     calls = []
     for name in ("all_reduce", "all_gather", "broadcast", "all_gather_into_tensor", "barrier"):
         original = getattr(dist, name)
@@ -240,14 +240,13 @@ def run_rank(rank, folder):
         statistics = estimate(batches_of_rank(rank, mean), dtype, diagonal=diagonal)
         results[case] = {"state": statistics.state_dict(), "calls": list(calls)}
     torch.save(results, f"{folder}/{rank}.pth")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """The results of two processes, by rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(run_rank, (str(folder),), nprocs=2)
+    on_ranks(run_rank, 2, str(folder))
     return [torch.load(folder / f"{rank}.pth") for rank in range(2)]
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.engine import launch
+from ranks import on_ranks
 
 from fakd.statistics.class_queue import ClassQueue, SharedRandom, class_means, gather_images, pick_pixels
 
@@ -138,7 +138,7 @@ def gather_on_a_rank(folder):
 
 
 def test_ranks_gather_the_whole_batch_in_order(tmp_path):
-    launch(gather_on_a_rank, 2, dist_url="auto", args=(str(tmp_path),))
+    on_ranks(gather_on_a_rank, 2, str(tmp_path))
     wanted = torch.tensor([[0, 1], [2, 3], [10, 11], [12, 13]])
     for rank in range(2):
         assert torch.equal(torch.load(tmp_path / f"{rank}.pt"), wanted)
