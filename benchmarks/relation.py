@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fakd.functional.relation import centre_similarity, similarity_gap, unit
+from fakd.functional.relation import centre_similarity, similarity_gap, unit_vectors
 
 from .harness import Floor, check, loss_and_gradients
 from .report import Report, main
@@ -24,7 +24,7 @@ def pairs_public(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def pairs(student: Tensor, teacher: Tensor) -> Tensor:
-    s, t = (unit(F.max_pool2d(x, 2, 2).flatten(2), 1) for x in (student, teacher))
+    s, t = (unit_vectors(F.max_pool2d(x, 2, 2).flatten(2), 1) for x in (student, teacher))
     return similarity_gap(s, t) / (s.shape[0] * s.shape[2] ** 2)
 
 

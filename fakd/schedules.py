@@ -1,4 +1,4 @@
-"""How a factor such as FAKD's lambda grows with the training, on fvcore's schedulers."""
+"""Schedules of a factor such as FAKD's lambda over the training, on fvcore's schedulers."""
 
 from fvcore.common.param_scheduler import (
     ConstantParamScheduler,

@@ -1,5 +1,4 @@
-"""The one evaluator: every number of a report comes from one confusion matrix; and how networks are
-tested."""
+"""Evaluation from one confusion matrix, saved predictions, and test-time inference."""
 
 from fakd.evaluation.evaluator import SegEvaluator
 from fakd.evaluation.predictions import PredictionImages, PredictionWriter

@@ -1,5 +1,5 @@
-"""Predictions as files (label pictures, and run lengths in COCO's format as detectron2 writes them) and as
-pictures in the log."""
+"""Predictions as files (label images, and run lengths in COCO's format as detectron2 writes them) and as
+images in TensorBoard."""
 
 import itertools
 import json

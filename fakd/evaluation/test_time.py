@@ -1,4 +1,4 @@
-"""How a trained network is asked: on whole images or in windows, at one scale or several, mirrored too."""
+"""Test-time inference: whole images or sliding windows, one scale or several, flipped too."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from torch import Tensor, nn
 
 
 class TestTimeModel(nn.Module):
-    """A network under detectron2's contract that asks another one in windows, at scales and mirrored.
+    """Runs a network on sliding windows, at several scales and flipped, under detectron2's contract.
 
     Args:
-        model: gives ``sem_seg`` scores (K, H, W) at the size of the image it is shown.
-        window: (height, width) of the windows; (0, 0) shows whole images. Windows start at multiples of the
-            stride, the last is moved back to end at the border, an image smaller than the window is shown as
-            it is. Where windows overlap, the mean of the scores counts.
+        model: gives ``sem_seg`` scores (K, H, W) at the size of its input image.
+        window: (height, width) of the windows; (0, 0) for whole images. Windows start at multiples of the
+            stride, the last is moved back to end at the border, an image smaller than the window is used
+            whole. Where windows overlap, their scores are averaged.
         stride: (down, right), positive and at most the window.
         scales: factors of the size of the image.
-        flip: show every image mirrored as well.
+        flip: average with every image flipped horizontally as well.
 
-    More than one view of an image averages the probabilities, else the scores stay what they are.
+    The probabilities of several views of an image are averaged; the scores of a single one are returned as
+    they are.
 
     Raises:
         ValueError: the stride does not fit the window, or a scale is not positive.
@@ -62,9 +63,9 @@ class TestTimeModel(nn.Module):
         if len(views) == 1:
             return _resized(self._shown(views[0][0]), size)
         total: Tensor | None = None
-        for image, mirrored in views:
+        for image, flipped in views:
             probabilities = _resized(self._shown(image), size).softmax(0)
-            if mirrored:
+            if flipped:
                 probabilities = probabilities.flip(-1)
             total = probabilities if total is None else total + probabilities
         assert total is not None  # TEST.SCALES is not empty
@@ -116,7 +117,7 @@ def _resized(maps: Tensor, size: tuple[int, int], antialias: bool = False) -> Te
 
 
 def as_tested(model: nn.Module, cfg: CfgNode) -> nn.Module:
-    """The network as TEST.WINDOW, STRIDE, SCALES and FLIP want it asked; itself for one whole view."""
+    """The network wrapped as TEST.WINDOW, STRIDE, SCALES and FLIP say; itself for one whole view."""
     test = cfg.TEST
     if not any(test.WINDOW) and tuple(test.SCALES) == (1.0,) and not test.FLIP:
         return model

@@ -7,7 +7,7 @@ depends on a pixel through its label only, so it is a small table:
     logit_variance   q[c, y] = w_c' Sigma_y w_c                       variance of logit c in class y
     margin_variance  D[c, k] = (w_k - w_c)' Sigma_c (w_k - w_c)       variance of z_k - z_c in class c
 
-No tensor has an entry per pixel, class and channel. The floor of a table is one read of the
+No tensor has an entry per pixel, class and channel. Lower bound of a table: one read of the
 K covariances.
 """
 
@@ -74,8 +74,8 @@ def margin_variance_by_label(weight: Tensor, covariance: Tensor) -> Tensor:
 class _QuadraticTables(torch.autograd.Function):
     """Either table from the products Sigma_y w_c, which are also all its gradient needs.
 
-    At the least the covariances are read and K^2 A^2 multiply-adds done. A few classes at a time, so that
-    a product that is not kept is never in fresh memory.
+    Lower bound: read the covariances, K^2 A^2 multiply-adds. A few classes at a time, so that a product
+    that is not kept reuses memory.
     """
 
     @staticmethod
@@ -209,7 +209,7 @@ class _AugmentedPixelKL(torch.autograd.Function):
 def _safe_form(g: Tensor) -> tuple[Tensor, _Block]:
     """The offsets in the dtype to compute in, and the function for a block that does not underflow."""
     if g.device.type != "cpu":
-        return g.double(), _product_block  # looking at the values would stall the device
+        return g.double(), _product_block  # reading the values would synchronise with the host
     exact = g.numel() > 0 and bool(g.max() >= SAFE_EXPONENT)
     return g, _exact_block if exact else _product_block
 

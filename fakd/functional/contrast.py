@@ -1,14 +1,14 @@
 """KL divergence between the student's and the teacher's similarities of pixels, in tiles.
 
 Similarities are dot products of unit vectors over tau, so they lie in [-1/tau, 1/tau] and their exponentials
-need no maximum taken off: a softmax is an exponential and a sum. A first pass over the tiles adds up the sums
-of every row, a second one makes the gradient, and no tile outlives its turn. With e = exp(similarity) and
+need no maximum taken off: a softmax is an exponential and a sum. A first pass over the tiles accumulates the
+sums of every row, a second one computes the gradient, and no tile is kept. With e = exp(similarity) and
 Z its sum over a row,
 
     KL = sum_k e^T_k (l^T_k - l^S_k) / Z^T + log Z^S - log Z^T        l: similarities over tau
     dKL / dl^S = e^S / Z^S - e^T / Z^T
 
-The floor is the products: a similarity matrix of each network and one or two for the gradient.
+Lower bound: a similarity matrix of each network and one or two for the gradient.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Both losses of the paper, and the separable form of its augmented ones, are one computation: a
 softmax of the teacher, a softmax of the student plus an offset that depends on the channel and
-the pixel's label only, and their divergence. It is done block by block with the gradient made in
-the same pass, so nothing but the gradient outlives a block. The floor is one read of both logits
-and one write of the gradient.
+the pixel's label only, and their divergence. It is done block by block with the gradient computed in
+the same pass, so only the gradient is kept. Lower bound: one read of both logits and one write of
+the gradient.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ BLOCK = 1 << 24
 SHORT = 1e-8
 
 
-def unit(x: Tensor, dim: int, short: float = SHORT, detach_norm: bool = False) -> Tensor:
+def unit_vectors(x: Tensor, dim: int, short: float = SHORT, detach_norm: bool = False) -> Tensor:
     """Vectors along ``dim`` divided by their length; those shorter than ``short`` are zero, without gradient.
 
     Args:
@@ -32,7 +32,7 @@ def unit(x: Tensor, dim: int, short: float = SHORT, detach_norm: bool = False) -
     return torch.where(norm > short, x / norm.clamp(min=short), 0)
 
 
-def energy(feature: Tensor) -> Tensor:
+def mean_square(feature: Tensor) -> Tensor:
     """(N, 1, h, w) mean over channels of the squares of (N, A, h, w)."""
     return feature.square().mean(1, keepdim=True)
 
@@ -40,9 +40,9 @@ def energy(feature: Tensor) -> Tensor:
 def similarity_gap(student: Tensor, teacher: Tensor) -> Tensor:
     """Sum over images and pairs of nodes of (s_i . s_j - t_i . t_j)^2.
 
-    Rows of the two similarity matrices are made in blocks, with the gradient beside them, and neither matrix
-    ever exists. The form with products of channels instead of nodes, |S S'|^2 - 2 |S T'|^2 + |T T'|^2, is
-    cheaper but loses its digits when the networks are alike.
+    Rows of the two similarity matrices are computed in blocks, together with the gradient, and neither
+    matrix is kept. The form with products of channels instead of nodes, |S S'|^2 - 2 |S T'|^2 + |T T'|^2, is
+    cheaper but cancels when the networks are alike.
 
     Args:
         student: (N, A, P) vectors of P nodes. Gradients reach it.
@@ -80,7 +80,7 @@ def centre_similarity(feature: Tensor, labels: Tensor, num_classes: int) -> Tens
     """Cosine between every pixel and the mean of its class in its image (IFVD's intra-class variation).
 
     Means are sums over (image, class) segments and the gradient is written out, so time and memory do not
-    grow with the number of classes. At the least the feature is read and its gradient written.
+    grow with the number of classes. Lower bound: read the feature, write its gradient.
 
     Args:
         feature: (N, A, h, w). Gradients reach it, through the pixel and through the mean.

@@ -1,4 +1,4 @@
-"""Bringing labels and teacher maps to the student's grid."""
+"""Resizing labels and teacher maps to the student's grid."""
 
 from collections.abc import Sequence
 

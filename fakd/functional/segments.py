@@ -1,4 +1,4 @@
-"""Grouping pixels by class without asking the device how many there are."""
+"""Grouping pixels by class without a host synchronisation."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from torch import Tensor
 def class_counts(labels: Tensor, num_classes: int) -> Tensor:
     """(num_classes,) int64 pixels per class; ``labels`` int64 in [0, num_classes).
 
-    ``torch.bincount`` would do, but it waits for the device.
+    ``torch.bincount`` does the same, but synchronises with the host.
     """
     counts = torch.zeros(num_classes, dtype=torch.int64, device=labels.device)
     return counts.index_add_(0, labels, torch.ones_like(labels))
@@ -16,7 +16,7 @@ def class_counts(labels: Tensor, num_classes: int) -> Tensor:
 def pack_by_class(labels: Tensor, num_classes: int, block: int) -> tuple[Tensor, Tensor]:
     """Arrange pixels in rows of ``block`` that hold one class each, the last of a class padded.
 
-    The number of rows depends on the shapes alone, so nothing waits for the device.
+    The number of rows depends on the shapes alone, so nothing synchronises with the host.
 
     Args:
         labels: (P,) int64 in [0, num_classes).

@@ -32,7 +32,7 @@ class SelfAttention(nn.Module):
 
 
 class Critic(nn.Module):
-    """Score maps to a map of numbers, high where they look like the teacher's (Liu et al. 2019, SKDS).
+    """Discriminator of score maps, high where they look like the teacher's (Liu et al. 2019, SKDS).
 
     Batch norm of the input; per width a spectrally normalised 4x4 convolution of stride 2 and a leaky ReLU,
     the last two followed by self-attention; a plain 4x4 convolution to one channel. With the default widths

@@ -49,7 +49,7 @@ class FeatureAugmentedLoss(DistillLoss):
         )
 
     def update_statistics(self, inputs: LossInputs) -> None:
-        """Take in the batch before the loss is computed, the order of Algorithm 1."""
+        """Update the covariances with the batch before the loss is computed, as in Algorithm 1."""
         if self.training:
             self.statistics.update(inputs.student.feature, inputs.labels, inputs.valid)
 

@@ -1,4 +1,4 @@
-"""Which map of a network a loss looks at."""
+"""Selecting the map of a network that a loss compares."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tap_map(output: SegOutput, tap: str) -> Tensor:
     return {"feature": output.feature, "logits": output.logits, **output.stages}[tap]
 
 
-def tapped(inputs: LossInputs, tap: str) -> tuple[Tensor, Tensor]:
+def tapped_maps(inputs: LossInputs, tap: str) -> tuple[Tensor, Tensor]:
     """The student's map and the teacher's on the student's grid.
 
     Raises:
@@ -44,6 +44,6 @@ def tapped(inputs: LossInputs, tap: str) -> tuple[Tensor, Tensor]:
         return student, resize_like(teacher.detach(), student)
 
 
-def valid_on(inputs: LossInputs, like: Tensor) -> Tensor:
+def valid_mask_for(inputs: LossInputs, like: Tensor) -> Tensor:
     """(N, 1, h, w) bool, the labelled pixels on the grid of a map."""
     return resize_labels(inputs.valid, like.shape[-2:])[:, None]

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..functional.relation import energy, unit
+from ..functional.relation import mean_square, unit_vectors
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs, SegSpec
-from ._taps import tap_channels, tapped, valid_on
+from ._taps import tap_channels, tapped_maps, valid_mask_for
 from .base import DistillLoss, option
 
 
@@ -35,11 +35,11 @@ class AT(DistillLoss):
             tap_channels(spec, config.tap, "KD.AT.TAP")
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        maps = [energy(x) for x in tapped(inputs, self.config.tap)]
+        maps = [mean_square(x) for x in tapped_maps(inputs, self.config.tap)]
         count: int | Tensor = maps[0].numel()
         if self.config.mask_ignored:
-            valid = valid_on(inputs, maps[0])
+            valid = valid_mask_for(inputs, maps[0])
             maps = [x * valid for x in maps]
             count = valid.sum().clamp(min=1)
-        student, teacher = (unit(x.flatten(1), 1) for x in maps)
+        student, teacher = (unit_vectors(x.flatten(1), 1) for x in maps)
         return (student - teacher).square().sum() / count

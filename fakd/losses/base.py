@@ -1,4 +1,4 @@
-"""What every distillation loss is."""
+"""Base class of the distillation losses."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ class DistillLoss(nn.Module):
 
     Args:
         config: the options.
-        student: what is known of the student beforehand.
+        student: what is known of the student before it runs.
         teacher: the same of the teacher.
     """
 
     @dataclass
     class Config:
+        """Options of every loss."""
+
         weight: float = option(1.0, "factor of this loss in the sum", least=0)
 
     paper: str = ""

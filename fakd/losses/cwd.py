@@ -9,7 +9,7 @@ from ..functional.resize import aligned_logits
 from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs, SegSpec
-from ._taps import tapped
+from ._taps import tapped_maps
 from .base import DistillLoss, option
 
 
@@ -64,7 +64,7 @@ class CWD(DistillLoss):
 
     def feature_term(self, inputs: LossInputs, valid: Tensor | None) -> Tensor:
         """CWD of the features, the student's after its adapter."""
-        student, teacher = tapped(inputs, "feature")
+        student, teacher = tapped_maps(inputs, "feature")
         value = channel_kl(self.adapter(student).flatten(2), teacher.flatten(2), self.config.tau, valid)
         if self.config.divide_by == "student":
             value = value * (teacher.shape[1] / student.shape[1])

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..functional.relation import energy, unit
+from ..functional.relation import mean_square, unit_vectors
 from ..functional.resize import check_same_classes, resize_like
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs, SegSpec
-from ._taps import tap_channels, tapped
+from ._taps import tap_channels, tapped_maps
 from .base import DistillLoss, option
 
 # Differences of unit vectors in float32 that are shorter than this are rounding.
@@ -54,13 +54,13 @@ class DSD(DistillLoss):
     def forward(self, inputs: LossInputs) -> Tensor:
         total = inputs.student.logits.new_zeros(())
         if self.config.psd_weight:
-            pairs = [tapped(inputs, tap) for tap in (self.config.tap, "feature", "logits")]
+            pairs = [tapped_maps(inputs, tap) for tap in (self.config.tap, "feature", "logits")]
             student, teacher = ([pair[i] for pair in pairs] for i in (0, 1))
             psd = pixel_similarity(student, teacher, like=inputs.student.feature)
             self.log_scalar("psd", psd)
             total = total + self.config.psd_weight * psd
         if self.config.csd_weight:
-            csd = category_similarity(*tapped(inputs, "logits"), self.config.tau)
+            csd = category_similarity(*tapped_maps(inputs, "logits"), self.config.tau)
             self.log_scalar("csd", csd)
             total = total + self.config.csd_weight * csd
         return total
@@ -72,12 +72,13 @@ def pixel_similarity(student: Sequence[Tensor], teacher: Sequence[Tensor], like:
     Two maps with the same attention have no direction between them: that pair counts as zero.
     """
     attentions = [
-        [unit(resize_like(energy(x), like).flatten(1), 1) for x in maps] for maps in (student, teacher)
+        [unit_vectors(resize_like(mean_square(x), like).flatten(1), 1) for x in maps]
+        for maps in (student, teacher)
     ]
     pairs = list(combinations(range(len(student)), 2))
     total = like.new_zeros(())
     for m, n in pairs:
-        s, t = (unit(a[n] - a[m], 1, short=EQUAL) for a in attentions)
+        s, t = (unit_vectors(a[n] - a[m], 1, short=EQUAL) for a in attentions)
         total = total + (s - t).square().mean()
     return total / len(pairs)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs, SegSpec
-from ._taps import tap_channels, tapped, valid_on
+from ._taps import tap_channels, tapped_maps, valid_mask_for
 from .base import DistillLoss, option
 
 
@@ -37,9 +37,9 @@ class FitNet(DistillLoss):
         self.adapter = build_adapter("FitNet", own, target, always=config.always_adapt)
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        student, teacher = tapped(inputs, self.config.tap)
+        student, teacher = tapped_maps(inputs, self.config.tap)
         gap = (self.adapter(student) - teacher).square()
         if not self.config.mask_ignored:
             return gap.mean()
-        valid = valid_on(inputs, gap)
+        valid = valid_mask_for(inputs, gap)
         return (gap * valid).sum() / (gap.shape[1] * valid.sum().clamp(min=1))

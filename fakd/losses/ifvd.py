@@ -8,7 +8,7 @@ from torch import Tensor
 from ..functional.relation import centre_similarity
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs
-from ._taps import tapped
+from ._taps import tapped_maps
 from .base import DistillLoss, option
 
 
@@ -32,7 +32,7 @@ class IFVD(DistillLoss):
         mask_ignored: bool = option(False, "take the mean over labelled pixels only")
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        student, teacher = tapped(inputs, "feature")
+        student, teacher = tapped_maps(inputs, "feature")
         num_classes = inputs.student.logits.shape[1]
         labels = torch.where(inputs.valid, inputs.labels, num_classes)
         with torch.no_grad():

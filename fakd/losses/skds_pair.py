@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..functional.relation import similarity_gap, unit
+from ..functional.relation import similarity_gap, unit_vectors
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs
-from ._taps import tapped
+from ._taps import tapped_maps
 from .base import DistillLoss, option
 
 
@@ -33,11 +33,11 @@ class SKDSPair(DistillLoss):
         detach_norm: bool = option(True, "no gradient through a node's length, as in the authors' code")
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        student, teacher = (self.nodes(x) for x in tapped(inputs, "feature"))
+        student, teacher = (self.nodes(x) for x in tapped_maps(inputs, "feature"))
         return similarity_gap(student, teacher) / (student.shape[0] * student.shape[2] ** 2)
 
     def nodes(self, feature: Tensor) -> Tensor:
         """(N, A, h, w) to (N, A, P) unit vectors."""
         size = [self.config.kernel or max(1, int(self.config.scale * x)) for x in feature.shape[-2:]]
         pooled = F.max_pool2d(feature, size, size, ceil_mode=True)
-        return unit(pooled.flatten(2), 1, detach_norm=self.config.detach_norm)
+        return unit_vectors(pooled.flatten(2), 1, detach_norm=self.config.detach_norm)

@@ -63,7 +63,7 @@ def build_teacher(cfg: CfgNode) -> Segmentor:
         return load_detectron2_teacher(
             teacher.CONFIG_FILE, teacher.WEIGHTS, cfg.MODEL.DEVICE, cfg.CHECKPOINT.ALLOW_PICKLE
         )
-    # The teacher's own recipe, if it was distilled itself, plays no part here.
+    # If the teacher was distilled itself, its own recipe is ignored.
     teacher_cfg = load_config(teacher.CONFIG_FILE, recipe=NO_RECIPE)
     teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
     teacher_cfg.MODEL.BACKBONE.PRETRAINED = "none"
@@ -73,7 +73,7 @@ def build_teacher(cfg: CfgNode) -> Segmentor:
 
 
 def share_batch_norm(model: nn.Module) -> None:
-    """Let the student and the adapters of losses normalise by the statistics of all processes."""
+    """Synchronise batch norm of the student and of the losses' adapters across processes."""
     # timm's converter, because torch's drops the activation inside timm's BatchNormAct2d.
     convert_sync_batchnorm(getattr(model, "student", model))
     for loss in getattr(model, "losses", nn.ModuleDict()).values():

@@ -31,8 +31,9 @@ class Detectron2Head(nn.Module):
             head, "decoder_only"
         ):
             raise ValueError(
-                f"{type(head).__name__} cannot teach: its classifier must be a 1x1 convolution 'predictor' "
-                "and it must be able to stop before it ('decoder_only'), as DeepLabV3PlusHead is and does."
+                f"{type(head).__name__} cannot be a teacher: its classifier must be a 1x1 convolution "
+                "'predictor' and it must be able to stop before it ('decoder_only'), as in "
+                "DeepLabV3PlusHead."
             )
         self.conv_seg = predictor
         self.head = head
@@ -47,7 +48,7 @@ class Detectron2Head(nn.Module):
 
 
 def wrap_detectron2(model: SemanticSegmentor, input_format: str = "BGR") -> Segmentor:
-    """A detectron2 model with its weights, as a network that can teach; not to be trained or saved.
+    """A detectron2 model with its weights, as a teacher; not to be trained or saved.
 
     Args:
         model: whose head :class:`Detectron2Head` accepts; it stops before its classifier from now on.

@@ -30,7 +30,7 @@ class Distiller(nn.Module):
     given to a checkpointer beside the model.
 
     :attr:`teacher` may be replaced by any module that is called in the same way and gives the same maps:
-    one that remembers its last answer, for instance, lets several students share a forward pass.
+    one that caches its answer, for instance, lets several students share a forward pass.
 
     Args:
         student: the network that is trained.
@@ -42,7 +42,7 @@ class Distiller(nn.Module):
     """
 
     student: Segmentor
-    teacher: nn.Module  # a FrozenTeacher, or what stands in for it
+    teacher: nn.Module  # a FrozenTeacher or a replacement of it
     losses: Any  # a ModuleDict of DistillLoss
 
     @configurable
@@ -61,6 +61,7 @@ class Distiller(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments, from the student's config; the teacher has its own in KD.TEACHER."""
         student = build_segmentor(cfg)
         teacher = build_teacher(cfg)
         return {
@@ -71,6 +72,7 @@ class Distiller(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where both networks and their batches are."""
         return self.student.device
 
     @property
@@ -79,11 +81,11 @@ class Distiller(nn.Module):
         return self.losses
 
     def set_progress(self, progress: float) -> None:
-        """Tell the losses how much of the training is done, in [0, 1)."""
+        """Set the fraction of the training that is done, in [0, 1), on which schedules depend."""
         self._progress = progress
 
     def pop_scalars(self) -> dict[str, Tensor]:
-        """Numbers the losses keep for the log, as ``<loss>/<name>``; forgotten afterwards."""
+        """Scalars the losses have logged, as ``<loss>/<name>``; they are cleared."""
         return {
             f"{name}/{key}": value
             for name, loss in self.losses.items()
@@ -91,11 +93,11 @@ class Distiller(nn.Module):
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """As :meth:`Segmentor.forward`, with a ``loss_<Name>`` more per distillation loss in training."""
+        """As :meth:`Segmentor.forward`, plus one ``loss_<Name>`` per distillation loss in training."""
         if not self.training:
             return self.student(batched_inputs)
         images, labels = self.student.stack_batch(batched_inputs)
-        # In this order, because the teacher's activations are gone before the student's are kept.
+        # The teacher first: its activations are freed before the student's are kept for the backward pass.
         teacher, student = self.teacher(images, batched_inputs), self.student.encode(images)
         return {**self.student.losses(student, labels), **self.distillation_losses(student, teacher, labels)}
 
@@ -107,7 +109,7 @@ class Distiller(nn.Module):
         Raises:
             ValueError: a loss returned something other than a scalar.
         """
-        # Softmaxes over thousands of pixels and covariances do not survive half precision.
+        # Softmaxes over thousands of pixels, and covariances, are too inaccurate in half precision.
         with torch.autocast(self.device.type, enabled=False):
             small = resize_labels(labels, student.feature.shape[-2:])
             inputs = LossInputs(

@@ -88,6 +88,7 @@ class Segmentor(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments, from a config."""
         backbone = build_backbone(cfg)
         channels = _Channels((name, shape.channels) for name, shape in backbone.output_shape().items())
         head, aux = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.AUXILIARY_HEAD
@@ -114,6 +115,7 @@ class Segmentor(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the network and its batches are."""
         return self.pixel_mean.device
 
     @property
@@ -127,11 +129,11 @@ class Segmentor(nn.Module):
         )
 
     def encode(self, images: Tensor) -> SegOutput:
-        """All maps a loss may want, not up-sampled, from images (N, 3, H, W) of 0 to 255."""
+        """Every map a distillation loss may use, not up-sampled, from images (N, 3, H, W) of 0 to 255."""
         return self.encode_normalized(self.normalize(images))
 
     def encode_normalized(self, images: Tensor) -> SegOutput:
-        """:meth:`encode` for images that :meth:`normalize` has seen already."""
+        """:meth:`encode` for images that are normalised already."""
         stages = self.backbone(images)
         # Losses read a channel's pixels side by side, whatever the network prefers.
         feature, logits = (x.contiguous() for x in self.decode_head(stages))
@@ -167,7 +169,7 @@ class Segmentor(nn.Module):
         raw = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
         if len({x.shape for x in raw}) == 1:
             return ImageList(torch.stack(raw).float(), [tuple(x.shape[-2:]) for x in raw])
-        # The mean becomes zero once it is normalised: what a convolution pads with.
+        # Normalised, the mean is zero, with which convolutions pad too.
         centred = ImageList.from_tensors([x - self.pixel_mean for x in raw])
         return ImageList(centred.tensor + self.pixel_mean, centred.image_sizes)
 

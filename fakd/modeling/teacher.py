@@ -12,11 +12,11 @@ from .segmentor import Segmentor
 
 
 class FrozenTeacher(nn.Module):
-    """Answers a student's batch without gradients, in eval mode whatever the trainer calls.
+    """Runs the teacher on a student's batch without gradients, always in eval mode.
 
     Args:
-        network: the teacher; its parameters ask for no gradient from now on.
-        input_format: "RGB" or "BGR", the order of channels of the images it will be shown.
+        network: the teacher; its parameters require no gradient from now on.
+        input_format: "RGB" or "BGR", the channel order of the images it is given.
     """
 
     def __init__(self, network: Segmentor, input_format: str) -> None:
@@ -31,8 +31,8 @@ class FrozenTeacher(nn.Module):
 
         Args:
             images: (N, 3, H, W) of 0 to 255, in the order of ``input_format``.
-            batched_inputs: the dicts that ``images`` were stacked from. They are not looked at here; a
-                replacement of this module may know a batch by them.
+            batched_inputs: the dicts that ``images`` were stacked from. Unused here; a replacement of
+                this module may identify a batch by them.
         """
         same_order = self.network.input_format == self.input_format
         return self.network.encode(images if same_order else images.flip(1))

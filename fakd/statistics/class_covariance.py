@@ -49,7 +49,7 @@ class ClassCovariance(nn.Module):
 
     @torch.no_grad()
     def update(self, feature: Tensor, labels: Tensor, valid: Tensor) -> None:
-        """Take in one batch; with a process group, that of all ranks, by one all-reduce.
+        """Update with one batch; with a process group, with that of all ranks, by one all-reduce.
 
         Args:
             feature: (N, A, h, w); never gets a gradient.
@@ -74,7 +74,7 @@ class ClassCovariance(nn.Module):
         if self.diagonal:
             return self.covariance.sum(1), self.covariance.amax(1)
         trace = self.covariance.diagonal(dim1=1, dim2=2).sum(1)
-        # The solver takes nothing else.
+        # The solver raises for anything else.
         finite = self.covariance.isfinite().all(2).all(1)
         largest = torch.linalg.eigvalsh(torch.where(finite[:, None, None], self.covariance, 0.0))[:, -1]
         return trace.where(finite, torch.nan), largest.where(finite, torch.nan)
@@ -82,8 +82,8 @@ class ClassCovariance(nn.Module):
     def _batch_statistics(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Counts (K,) float, means and population covariances of pixels x (P, A), labels y in [0, K].
 
-        At the least the pixels are read, the covariances written and P A^2 multiply-adds done. On the CPU
-        the next largest cost is fresh memory, so no further copy of the pixels is made.
+        Lower bound: read the pixels, write the covariances, P A^2 multiply-adds. On the CPU the next largest
+        cost is memory allocation, so the pixels are not copied again.
         """
         k, a = self.mean.shape
         counts = class_counts(y, k + 1)
@@ -141,7 +141,7 @@ def _covariance_by_sorting(x: Tensor, y: Tensor, counts: Tensor, mean: Tensor) -
 
 
 def _covariance_by_packing(x: Tensor, y: Tensor, counts: Tensor, mean: Tensor) -> Tensor:
-    """The same from rows of one class each, in a few batched products that wait for no count."""
+    """The same from rows of one class each, in a few batched products, without reading the counts."""
     num_pixels, num_classes = len(x), len(counts) - 1
     covariance = x.new_zeros(num_classes, x.shape[1], x.shape[1])
     index, row_class = pack_by_class(y, num_classes + 1, PACKED_ROW)

@@ -1,4 +1,4 @@
-"""Queues of unit vectors, one per class, that hold what recent batches of all ranks looked like."""
+"""Memory queues of unit vectors, one per class, filled by all ranks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ STORAGE = {"float16": torch.float16, "float32": torch.float32}
 
 
 class SharedRandom(nn.Module):
-    """Random integers that all ranks draw alike, whatever their own generators do.
+    """Random integers that are equal on all ranks, independent of their own generators.
 
-    The splitmix64 generator. Its state is a buffer on the device, so nothing waits for the host, and a
-    resumed run draws on where it stopped.
+    The splitmix64 generator. Its state is a buffer on the device, so the host is not synchronised
+    with, and a resumed run continues the sequence.
     """
 
     state: Tensor
@@ -46,7 +46,7 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 
 class ClassQueue(nn.Module):
-    """A ring of unit vectors per class. Nothing here waits for the device, and no loop runs over classes.
+    """A ring buffer of unit vectors per class, without host synchronisation or a loop over classes.
 
     State, for K classes of S entries with A channels: ``entries`` (K, S, A), random unit vectors at first;
     ``pointer`` (K,) int64, the place of the next entry; ``filled`` (K,) int64, places written so far.
@@ -83,15 +83,15 @@ class ClassQueue(nn.Module):
         if num_bytes > memory:
             raise MemoryError(f"{self._need}: this machine has {memory / 1e9:.2f} GB.")
         entries = torch.empty(num_classes, size, channels, dtype=dtype)
-        alike = torch.Generator().manual_seed(0)  # on all ranks
+        same = torch.Generator().manual_seed(0)  # on all ranks
         for queue in entries:  # one at a time: in float32 all together would be twice the queue
-            queue.copy_(F.normalize(torch.randn(size, channels, generator=alike), dim=1))
+            queue.copy_(F.normalize(torch.randn(size, channels, generator=same), dim=1))
         self.register_buffer("entries", entries)
         self.register_buffer("pointer", torch.zeros(num_classes, dtype=torch.int64))
         self.register_buffer("filled", torch.zeros(num_classes, dtype=torch.int64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassQueue:
-        """The way to another device, where there may be less memory."""
+        """Move to a device, which may have too little memory."""
         try:
             return super()._apply(fn, recurse)
         except torch.OutOfMemoryError as error:
@@ -104,7 +104,7 @@ class ClassQueue(nn.Module):
         Args:
             rows: (P, A) unit vectors.
             classes: (P,) int64 in [0, K]; rows of K are left out.
-            most: no class has more rows than that, which must be known without looking.
+            most: no class has more rows than that, which must be known without reading the labels.
         """
         k, size, channels = self.entries.shape
         width = min(most, size)
@@ -126,11 +126,11 @@ class ClassQueue(nn.Module):
     def sample(
         self, count: int, random: SharedRandom, only_filled: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Entries at random places, the same of every queue; only they are copied.
+        """Entries at random places, the same in every queue; only these are copied.
 
         Args:
             count: places, all different; all there are if it is more.
-            random: where the places come from.
+            random: generator of the places.
             only_filled: places that were written, of each queue others, and perhaps one twice.
 
         Returns:
@@ -155,7 +155,7 @@ def pick_pixels(classes: Tensor, num_classes: int, most: int, random: SharedRand
         classes: (N, M) int64 in [0, K], K for void.
         num_classes: K.
         most: pixels per image and class.
-        random: where the choice comes from.
+        random: generator of the choice.
 
     Returns:
         picked: (N, M) int64, the class of a chosen pixel and K for all others.

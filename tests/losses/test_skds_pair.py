@@ -67,8 +67,8 @@ def test_float32_gradient_next_to_a_near_teacher():
     gradients = []
     for dtype in (torch.float32, torch.float64):
         x = student.to(dtype).requires_grad_()
-        nodes = relation.unit(x.flatten(2), 1)
-        relation.similarity_gap(nodes, relation.unit(teacher.to(dtype).flatten(2), 1)).backward()
+        nodes = relation.unit_vectors(x.flatten(2), 1)
+        relation.similarity_gap(nodes, relation.unit_vectors(teacher.to(dtype).flatten(2), 1)).backward()
         gradients.append(x.grad.double())
     assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()
 

@@ -78,5 +78,5 @@ def test_a_student_takes_a_step_beside_it(files):
 
 
 def test_another_kind_of_head_is_refused():
-    with pytest.raises(ValueError, match="Sequential cannot teach"):
+    with pytest.raises(ValueError, match="Sequential cannot be a teacher"):
         Detectron2Head(nn.Sequential(nn.Conv2d(3, 3, 1)))

@@ -90,6 +90,7 @@ class TimmBackbone(Backbone):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """The arguments, from a config."""
         backbone = cfg.MODEL.BACKBONE
         return {
             "name": backbone.TIMM_NAME,
@@ -134,7 +135,7 @@ def _create(name: str, output_stride: int, kwargs: dict[str, Any], pretrained: s
     try:
         return create(output_stride=output_stride)
     except (AssertionError, NotImplementedError, TypeError) as error:
-        net = create()  # an error of another cause comes again
+        net = create()  # an error with another cause is raised again here
         logger.warning(
             "timm cannot dilate %s to MODEL.BACKBONE.OUTPUT_STRIDE %d (%s): it keeps its own strides, %s. "
             "OUTPUT_STRIDE 32 asks for that.",

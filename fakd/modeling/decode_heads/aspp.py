@@ -15,7 +15,7 @@ from .base import ConvBNReLU, DecodeHead, SeparableConv
 
 @DECODE_HEAD_REGISTRY.register()
 class ASPPHead(DecodeHead):
-    """Convolutions of several dilations beside the mean over the map (Chen et al. 2017), DeepLabV3.
+    """Parallel dilated convolutions and global average pooling (Chen et al. 2017), DeepLabV3.
 
     Args:
         in_feature: name of the map.
@@ -45,6 +45,7 @@ class ASPPHead(DecodeHead):
 
     @staticmethod
     def branch(in_channels: int, channels: int, dilation: int) -> nn.Module:
+        """One of the parallel convolutions."""
         return ConvBNReLU(in_channels, channels, 1 if dilation == 1 else 3, dilation)
 
     def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
@@ -85,6 +86,7 @@ class DepthwiseSeparableASPPHead(ASPPHead):
 
     @staticmethod
     def branch(in_channels: int, channels: int, dilation: int) -> nn.Module:
+        """One of the parallel convolutions."""
         if dilation == 1:
             return ConvBNReLU(in_channels, channels)
         return SeparableConv(in_channels, channels, dilation)

@@ -1,4 +1,4 @@
-"""What every decode head is."""
+"""Base class of the decode heads, and the layers they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads of CIRKD's networks, which carry the names of known ones and differ from them."""
+"""Heads of CIRKD's networks, which differ from the published ones of the same names."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .psp import PSPHead
 
 @DECODE_HEAD_REGISTRY.register()
 class CIRKDDeepLabHead(DecodeHead):
-    """CIRKD's DeepLabV3: the branches are joined by a 1x1 convolution, and a 3x3 one follows.
+    """CIRKD's DeepLabV3: the branches are fused by a 1x1 convolution, and a 3x3 one follows.
 
-    Use it with ``align_corners``. In front of the classifier dropout takes whole channels, as in every head
-    here; CIRKD's takes single values, which differs in training alone.
+    Use it with ``align_corners``. In front of the classifier dropout zeroes whole channels, as in every
+    head here; CIRKD's zeroes single values, which differs in training alone.
 
     Args:
         in_feature: name of the map.
         dilations: of the branches; 1 is a 1x1 convolution.
-        project_dropout: of single values, behind the 1x1 convolution.
+        project_dropout: of single values, after the 1x1 convolution.
         **kwargs: see :class:`DecodeHead`.
     """
 

@@ -14,7 +14,7 @@ from .base import ConvBNReLU, DecodeHead
 
 @DECODE_HEAD_REGISTRY.register()
 class HRNetHead(DecodeHead):
-    """One 1x1 convolution on all maps, brought to the finest one's size (Wang et al. 2019), HRNetV2.
+    """One 1x1 convolution on all maps, resized to the finest and concatenated (Wang et al. 2019), HRNetV2.
 
     The published networks have as many channels here as all maps together, and no dropout.
     """

@@ -15,7 +15,7 @@ from .base import ConvBNReLU, DecodeHead
 
 
 class SelfAttention(nn.Module):
-    """Attention of all pixels of a small map to each other, without a residual.
+    """Self-attention of the pixels of a small map, without a residual.
 
     Args:
         channels: of the map.
@@ -35,6 +35,7 @@ class SelfAttention(nn.Module):
         return nn.Sequential(ConvBNReLU(channels, key_channels), ConvBNReLU(key_channels, key_channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same shape."""
         query = self.query_project(x).flatten(2).transpose(1, 2)  # (B, pixels, key_channels)
         key = self.key_project(x).flatten(2)
         value = self.value_project(x).flatten(2).transpose(1, 2)
@@ -44,7 +45,7 @@ class SelfAttention(nn.Module):
 
 @DECODE_HEAD_REGISTRY.register()
 class ISAHead(DecodeHead):
-    """Attention across tiles and then within them (Huang et al. 2019), in mmsegmentation's shape.
+    """Attention across tiles and then within them (Huang et al. 2019), in mmsegmentation's form.
 
     Args:
         in_feature: name of the map.

@@ -14,7 +14,7 @@ from .base import ConvBNReLU, DecodeHead
 
 @DECODE_HEAD_REGISTRY.register()
 class PSPHead(DecodeHead):
-    """Pooling at several scales beside the map itself (Zhao et al. 2017), in mmsegmentation's shape.
+    """The map and its averages at several scales (Zhao et al. 2017), in mmsegmentation's form.
 
     Args:
         in_feature: name of the map.

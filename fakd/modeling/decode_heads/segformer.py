@@ -15,9 +15,9 @@ from .base import ConvBNReLU, DecodeHead
 
 @DECODE_HEAD_REGISTRY.register()
 class SegformerHead(DecodeHead):
-    """All maps brought to one width and to the finest one's size, and joined (Xie et al. 2021).
+    """Projects all maps to one width, resizes them to the finest and fuses them (Xie et al. 2021).
 
-    This is mmsegmentation's shape: batch norm and ReLU behind every map's convolution.
+    This is mmsegmentation's form: batch norm and ReLU after every map's convolution.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class SegformerHead(DecodeHead):
 
     @staticmethod
     def branch(in_channels: int, channels: int) -> nn.Module:
+        """The projection of one map."""
         return ConvBNReLU(in_channels, channels)
 
     def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
@@ -38,13 +39,14 @@ class SegformerHead(DecodeHead):
 
 @DECODE_HEAD_REGISTRY.register()
 class LinearSegformerHead(SegformerHead):
-    """The head of SegFormer's authors, of Hugging Face and of CIRKD: every map's layer is linear.
+    """The head of SegFormer's authors, of Hugging Face and of CIRKD: every map's projection is linear.
 
-    Maps are resized with ``align_corners`` off; what is set concerns the scores alone, as CIRKD has it.
+    Maps are resized with ``align_corners`` off; the head's option is for the scores alone, as in CIRKD.
     """
 
     @staticmethod
     def branch(in_channels: int, channels: int) -> nn.Module:
+        """The projection of one map."""
         return nn.Conv2d(in_channels, channels, 1)
 
     def resize(self, x: Tensor, like: Tensor) -> Tensor:
