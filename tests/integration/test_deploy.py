@@ -1,7 +1,5 @@
 """A trained student on its way out: exported, asked for predictions, shown and measured."""
 
-import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -19,7 +17,7 @@ from fakd.engine.run_folder import RunFolder
 from fakd.modeling import Segmentor
 from fakd.predict import Predictor
 
-from .conftest import CONFIG, HERE, tiny_config
+from .conftest import CONFIG, tiny_config
 
 SIZE = (96, 128)  # of the scenes
 
@@ -41,19 +39,6 @@ def trained(plugin, tmp_path_factory):
 def scene(trained):
     """One of the test images."""
     return DatasetCatalog.get("tiny_val")[0]["file_name"]
-
-
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    """``tool(name, arguments...)``: a command line in this process; its exit code and what it printed."""
-
-    def start(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(HERE.parents[1] / "tools" / f"{name}.py"), run_name="__main__")
-        return ended.value.code, "".join(capsys.readouterr())
-
-    return start
 
 
 def test_the_exported_student_reaches_what_pytorch_reaches(tool, tiny, trained, tmp_path):

@@ -156,24 +156,21 @@ def test_mixed_precision_trains_and_is_resumed(tiny, teacher, tmp_path):
     assert_same_weights(weights(tmp_path / "a" / "model_final.pth"), final)
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, TRAIN_NET, *arguments], capture_output=True, text=True, check=False
-    )
-
-
 def test_a_user_s_error_is_one_line_and_exit_code_one(tmp_path):
-    done = command("--config-file", CONFIG, "SOLVER.BASE_LRR", "1", "OUTPUT_DIR", str(tmp_path))
+    """In a process of its own, where imports may warn."""
+    wrong = ["SOLVER.BASE_LRR", "1", "OUTPUT_DIR", tmp_path]
+    command = [sys.executable, TRAIN_NET, "--config-file", CONFIG, *wrong]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if "Warning" not in line and "warn" not in line]
     assert len(lines) == 1 and lines[0].startswith("error: ") and "SOLVER.BASE_LR" in lines[0]
 
 
-def test_help_tells_all(tmp_path):
-    done = command("--help")
-    assert done.returncode == 0
+def test_help_tells_all(tool):
+    code, text = tool("train_net", "--help")
+    assert code == 0
     for word in ("--config-file", "--recipe", "--resume", "--eval-only", "--num-gpus", "KD.TEACHER.WEIGHTS"):
-        assert word in done.stdout
+        assert word in text
 
 
 def test_windows_mirrors_and_written_predictions(tiny, tmp_path):
