@@ -58,6 +58,8 @@ def main() -> int:
         device=args.device,
         batch_size=args.batch_size,
         opts=args.opts,
+        allow_plugins=args.allow_plugins,
+        allow_pickle=args.allow_pickle,
     )
     demo = Demo(predictor, args.output, args.kind, args.opacity)
     if pictures:

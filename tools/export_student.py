@@ -49,7 +49,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    cfg, weights = read_source(args.run, args.config_file, args.weights, args.opts)
+    trust = {"allow_plugins": args.allow_plugins, "allow_pickle": args.allow_pickle}
+    cfg, weights = read_source(args.run, args.config_file, args.weights, args.opts, **trust)
     precision = "" if args.precision == "float32" else f"_{args.precision}"
     output = args.output or str(Path(weights).with_suffix("")) + precision + FORMATS[args.format]
     with run_logging(""):

@@ -2,7 +2,7 @@
 
 from .defaults import add_fakd_config
 from .experiments import Experiment, Paper, find_experiment, read_experiments, read_paper
-from .setup import NO_RECIPE, RECIPES, load_config, recipe_path
+from .setup import NO_RECIPE, RECIPES, load_config, load_teacher_config, recipe_path
 
 __all__ = [
     "NO_RECIPE",
@@ -12,6 +12,7 @@ __all__ = [
     "add_fakd_config",
     "find_experiment",
     "load_config",
+    "load_teacher_config",
     "read_experiments",
     "read_paper",
     "recipe_path",

@@ -30,13 +30,23 @@ RECIPES = Path(__file__).parent / "recipes"
 NO_RECIPE = "student"  # the recipe of a network that is trained alone
 
 
-def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: str | None = None) -> CfgNode:
+def load_config(
+    config_file: str = "",
+    opts: Sequence[str] = (),
+    recipe: str | None = None,
+    *,
+    allow_plugins: bool | Sequence[str] = True,
+    allow_pickle: bool = True,
+) -> CfgNode:
     """The config of a run, not frozen.
 
     Args:
         config_file: yaml, with ``_BASE_`` as in detectron2; "" for the defaults alone.
         opts: ``[KEY, VALUE, ...]``.
         recipe: takes the place of ``KD.RECIPE``.
+        allow_plugins: import the PLUGINS that files name, which run as code. For files from elsewhere give
+            False, or those that they may name; what ``opts`` names is always imported.
+        allow_pickle: let a file set CHECKPOINT.ALLOW_PICKLE. False: only ``opts`` may.
 
     Raises:
         FileNotFoundError: no such file or recipe.
@@ -55,6 +65,8 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: str | N
 
     cfg = get_cfg()
     plugins = [plugin for source in (method, given, pairs) for plugin in _plugins(source)]
+    if allow_plugins is not True:
+        _refuse_plugins(config_file or word, set(plugins).difference(_plugins(pairs), allow_plugins or ()))
     _import(plugins)
     add_fakd_config(cfg)  # with a node for every loss, those of the plugins among them
     protocol = pairs.get("PROTOCOL", given.get("PROTOCOL", ""))
@@ -80,6 +92,8 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), recipe: str | N
     named = set(pairs).union(*map(_keys, (*parts, method, given)))
     _match_registry_weights(cfg, named)
     _choose_architecture(cfg, named)
+    if not allow_pickle and "CHECKPOINT.ALLOW_PICKLE" not in pairs:
+        cfg.CHECKPOINT.ALLOW_PICKLE = False
     cfg.KD.RECIPE = word
     cfg.PLUGINS = tuple(dict.fromkeys(plugins))  # of all sources: what each of them names must be found again
     custom = cfg.DATASETS.CUSTOM or ()
@@ -115,6 +129,26 @@ def _match_registry_weights(cfg: CfgNode, given: Set[str]) -> None:
     if reverse < 0:
         logger.warning(
             "INPUT.FORMAT is BGR, but the registry's weights were trained on RGB. Set INPUT.FORMAT to RGB."
+        )
+
+
+def load_teacher_config(cfg: CfgNode) -> CfgNode:
+    """The config of ``KD.TEACHER.CONFIG_FILE``, without a recipe: how it was distilled itself plays no part.
+
+    It may name no PLUGINS but those of ``cfg``, and its CHECKPOINT.ALLOW_PICKLE says nothing.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: see :func:`load_config`.
+    """
+    teacher = cfg.KD.TEACHER.CONFIG_FILE
+    return load_config(teacher, recipe=NO_RECIPE, allow_plugins=cfg.PLUGINS, allow_pickle=False)
+
+
+def _refuse_plugins(source: str, plugins: Set[str]) -> None:
+    if plugins:
+        raise ValueError(
+            f"{source} names PLUGINS {sorted(plugins)}, which run as code. If you trust them, name them "
+            "yourself, as PLUGINS in your own config or on the command line, or give --allow-plugins."
         )
 
 

@@ -52,7 +52,8 @@ def read_ids(path: str) -> np.ndarray:
     """(H, W) ids as they stand in a label picture, in its own integer type.
 
     Raises:
-        ValueError: the file cannot be read or is not single-channel; the message names it.
+        ValueError: the file cannot be read, is not single-channel, or holds negative ids; the message names
+            it.
     """
     with open_image(path, "label file") as picture:
         mode, label = picture.mode, np.array(load(picture))
@@ -61,6 +62,8 @@ def read_ids(path: str) -> np.ndarray:
             f"The label file '{path}' has mode '{mode}', but class ids need a single-channel picture "
             f"(one of {', '.join(INDEX_MODES)}). Convert it so that each pixel holds its class id."
         )
+    if label.dtype.kind == "i" and label.min(initial=0) < 0:
+        raise ValueError(f"The label file '{path}' holds negative ids, down to {label.min()}.")
     return label
 
 
@@ -78,9 +81,11 @@ def map_ids(label: np.ndarray, id_map: Mapping[int, int], path: str) -> np.ndarr
     Raises:
         ValueError: an id is not in the map.
     """
-    table = np.full(max(*id_map, int(label.max(initial=0))) + 1, -1)
+    table = np.full(max(id_map) + 2, -1)
     table[list(id_map)] = list(id_map.values())
-    mapped = table[label]
+    mapped = table[
+        np.minimum(label.astype(np.int64), len(table) - 1)
+    ]  # the last place is that of all larger ids
     if (mapped < 0).any():
         unknown = np.unique(label[mapped < 0]).tolist()
         raise ValueError(f"The label file '{path}' holds the ids {unknown[:10]}, which the id map lacks.")

@@ -119,20 +119,26 @@ def session_run(session: Any) -> Run:
     return run
 
 
-def load_exported(path: str | Path, device: str = "cpu") -> ExportedNetwork:
+def load_exported(path: str | Path, device: str = "cpu", allow_pickle: bool = False) -> ExportedNetwork:
     """The network in an exported file.
 
     Args:
         path: ends in ``.onnx``, ``.ts`` (TorchScript) or ``.pt2`` (torch.export).
         device: see :func:`open_session`; PyTorch's own formats run on the CPU.
+        allow_pickle: open ``.pt2`` too, whose reader in PyTorch runs whatever code the file holds.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file cannot be opened, or is none of this project's.
+        ValueError: the file cannot be opened, may not be, or is none of this project's.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no exported network at '{path}'.")
+    if path.suffix == ".pt2" and not allow_pickle:
+        raise ValueError(
+            f"'{path}' is of torch.export, whose reader runs any code that such a file holds. If you trust "
+            "its author, give --allow-pickle; ONNX needs no trust."
+        )
     run: Run
     if path.suffix == ".onnx":
         session = open_session(str(path), device)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from fakd.data.datasets.colours import colour_map, palette
 from fakd.modeling import Segmentor
@@ -59,9 +59,18 @@ def from_json(text: str) -> Any:
 
 
 def classes_and_colours(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
-    """Names and RGB colours of the classes of a config's dataset; numbers where it names no dataset."""
+    """Names and RGB colours of the classes of a config's dataset; numbers where it names no dataset.
+
+    Raises:
+        ValueError: the dataset is not registered, or has another number of classes than the config.
+    """
     number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     for dataset in [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN][:1]:
+        if dataset not in DatasetCatalog.list():
+            raise ValueError(
+                f"The dataset '{dataset}' of the config, whose classes the network knows, is not registered. "
+                "If one of its PLUGINS does so, give --allow-plugins."
+            )
         metadata = MetadataCatalog.get(dataset)
         if len(metadata.stuff_classes) != number:
             raise ValueError(

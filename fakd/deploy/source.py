@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -18,6 +19,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     add("--run", metavar="DIR", help="folder of a run: its config.yaml and model_final.pth")
     add("--config-file", metavar="FILE", help="the student's config, or that of its distillation")
     add("--weights", metavar="FILE", help="its weights; with --run in place of model_final.pth")
+    add("--allow-plugins", action="store_true", help="run the code of the PLUGINS that the config names")
+    add("--allow-pickle", action="store_true", help="open files of weights that can run any code")
     add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys, as MODEL.DEVICE cpu")
 
 
@@ -25,13 +28,26 @@ def read_source(
     run: str | Path | None = None,
     config_file: str | None = None,
     weights: str | Path | None = None,
-    opts: list[str] | tuple[str, ...] = (),
+    opts: Sequence[str] = (),
+    *,
+    allow_plugins: bool = False,
+    allow_pickle: bool = False,
 ) -> tuple[CfgNode, str]:
     """The config and the path of the weights.
 
+    A run or a config may come from elsewhere: it runs no code unless the caller allows it.
+
+    Args:
+        run: folder of a run.
+        config_file: in its place, with ``weights``.
+        weights: in place of the run's ``model_final.pth``.
+        opts: ``[KEY, VALUE, ...]``.
+        allow_plugins, allow_pickle: see :func:`fakd.config.load_config`; ``allow_pickle`` is what the config
+            then says.
+
     Raises:
         FileNotFoundError: the folder holds no run, or no weights yet.
-        ValueError: neither or both ways are given.
+        ValueError: neither or both ways are given, or the config names PLUGINS that are not allowed.
     """
     if bool(run) == bool(config_file):
         raise ValueError("Name the student by --run DIR, or by --config-file FILE and --weights FILE.")
@@ -45,9 +61,12 @@ def read_source(
                 f"There is no '{weights}': the run is not finished. --weights names another file."
             )
     assert config_file is not None
-    cfg = load_config(config_file, opts, recipe=NO_RECIPE)
     if not weights:
         raise ValueError(f"--config-file {config_file} needs --weights FILE.")
+    opts = [*opts, "CHECKPOINT.ALLOW_PICKLE", "True"] if allow_pickle else opts
+    cfg = load_config(
+        config_file, opts, recipe=NO_RECIPE, allow_plugins=allow_plugins, allow_pickle=allow_pickle
+    )
     return cfg, str(weights)
 
 

@@ -94,7 +94,7 @@ def export_student(
     miou = {}
     if evaluate or precision != "float32":
         before = measure_miou(cfg, FixedSize(network, size) if size else network)
-        after = measure_miou(cfg, load_exported(path))
+        after = measure_miou(cfg, load_exported(path, allow_pickle=True))  # just written here
         miou = {name: (before[name], after[name]) for name in before}
     return Export(path, found, miou)
 

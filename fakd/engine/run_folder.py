@@ -11,7 +11,7 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from fakd.config import NO_RECIPE, load_config
+from fakd.config import load_config, load_teacher_config
 from fakd.files import atomic_write, exclusive_lock
 from fakd.modeling.detectron2_teacher import is_detectron2_config
 from fakd.registry import DISTILL_LOSS_REGISTRY
@@ -109,7 +109,7 @@ class RunFolder:
         texts = {self.config_file: cfg.dump()}
         teacher = cfg.KD.TEACHER.CONFIG_FILE
         if cfg.MODEL.META_ARCHITECTURE == "Distiller" and teacher and not is_detectron2_config(teacher):
-            texts[self.path / "teacher.yaml"] = load_config(teacher, recipe=NO_RECIPE).dump()
+            texts[self.path / "teacher.yaml"] = load_teacher_config(cfg).dump()
         for path, text in texts.items():
             with atomic_write(path, "w") as file:
                 file.write(text)

@@ -10,7 +10,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from ..checkpoint.teacher import load_teacher
-from ..config import NO_RECIPE, load_config
+from ..config import load_teacher_config
 from ..layers import Critic
 from ..losses import DistillLoss
 from ..losses.base import config_key
@@ -63,8 +63,7 @@ def build_teacher(cfg: CfgNode) -> Segmentor:
         return load_detectron2_teacher(
             teacher.CONFIG_FILE, teacher.WEIGHTS, cfg.MODEL.DEVICE, cfg.CHECKPOINT.ALLOW_PICKLE
         )
-    # If the teacher was distilled itself, its own recipe is ignored.
-    teacher_cfg = load_config(teacher.CONFIG_FILE, recipe=NO_RECIPE)
+    teacher_cfg = load_teacher_config(cfg)
     teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
     teacher_cfg.MODEL.BACKBONE.PRETRAINED = "none"
     model = build_segmentor(teacher_cfg)

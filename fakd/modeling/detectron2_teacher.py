@@ -83,7 +83,7 @@ def load_detectron2_teacher(
     """
     cfg = get_cfg()
     add_deeplab_config(cfg)
-    cfg.merge_from_file(config_file)
+    cfg.merge_from_file(config_file, allow_unsafe=False)  # by default a yaml may name Python objects
     cfg.MODEL.DEVICE = device
     model = build_model(cfg)
     load_teacher(model, weights, config_file, allow_pickle)

@@ -33,6 +33,8 @@ class Predictor:
             those for ONNX on a GPU where onnxruntime can.
         batch_size: how many pictures of one size the network is shown at once.
         opts: ``[KEY, VALUE, ...]``, config keys; not with an exported file.
+        allow_plugins: run the code of the PLUGINS that the config names.
+        allow_pickle: open weights, and files of torch.export, that can run any code.
 
     Attributes:
         classes: the K names.
@@ -40,8 +42,8 @@ class Predictor:
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: the weights are not of the config, the exported file is none of this project's, or
-            ``batch_size`` is not positive.
+        ValueError: the weights are not of the config, the exported file is none of this project's, a file
+            could run code that is not allowed, or ``batch_size`` is not positive.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class Predictor:
         device: str | None = None,
         batch_size: int = 1,
         opts: Sequence[str] = (),
+        allow_plugins: bool = False,
+        allow_pickle: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"The batch size must be positive, got {batch_size}.")
@@ -59,7 +63,7 @@ class Predictor:
         source = Path(source)
         self._network: nn.Module
         if source.suffix in FORMATS.values():
-            network = load_exported(source, device)
+            network = load_exported(source, device, allow_pickle)
             metadata = network.metadata
             self._network = (
                 TestTimeModel(network, metadata.window, metadata.stride) if any(metadata.window) else network
@@ -67,7 +71,9 @@ class Predictor:
             self._resize = [RandomScale(1.0, 1.0, metadata.base_size)] if any(metadata.base_size) else []
         else:
             given = {"run": source} if source.is_dir() else {"config_file": str(source)}
-            cfg, path = read_source(**given, weights=weights, opts=[*opts, "MODEL.DEVICE", device])
+            opts = [*opts, "MODEL.DEVICE", device]
+            trust = {"allow_plugins": allow_plugins, "allow_pickle": allow_pickle}
+            cfg, path = read_source(**given, weights=weights, opts=opts, **trust)
             student = load_student(cfg, path)
             metadata = build_metadata(cfg, student, None, True, "float32")
             self._network = as_tested(student, cfg)

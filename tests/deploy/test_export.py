@@ -65,7 +65,7 @@ def test_pytorch_s_own_formats_hold_the_same_network_and_metadata(file_format, s
     deployed, metadata = network("pspnet_r18")
     found = export(deployed, deployed, metadata, tmp_path / f"x{suffix}", file_format)
     assert found.difference < 1e-5 * found.scores
-    loaded = load_exported(tmp_path / f"x{suffix}")
+    loaded = load_exported(tmp_path / f"x{suffix}", allow_pickle=True)
     assert loaded.metadata == metadata and len(metadata.classes) == len(metadata.colours) == 12
     # A fixed input takes images of any size, and gives scores at theirs.
     assert loaded([{"image": torch.zeros(3, 30, 30)}])[0]["sem_seg"].shape == (12, 30, 30)

@@ -4,45 +4,129 @@
 gets the config can register what it describes: catalogs are not shared between processes.
 """
 
-import difflib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from pydantic import Field, field_validator, model_validator
+
+from fakd.validation import Strict, parse, read_yaml
 
 from .colours import colour_map
 from .folders import list_pairs, make_record
 
-_KEYS = {"name", "root", "classes", "ignore_label", "id_map", "splits"}
-_SPLIT_KEYS = {"images", "labels", "image_suffix", "label_suffix"}
+LARGEST_ID = 65535  # of a label picture of 16 bits
+# Names become parts of file names: of contact sheets, of folders of predictions.
+_NAME = re.compile(r"\w[\w .-]*")
+
+
+class Split(Strict):
+    """Images and their labels: two folders, or two lists or text files of paths.
+
+    Attributes:
+        images, labels: a folder, a text file of paths, or a list of paths.
+        image_suffix: end of the names of a folder's images; "" takes every png and jpg.
+        label_suffix: likewise of labels, which are else named as their image.
+    """
+
+    images: Any
+    labels: Any
+    image_suffix: str = ""
+    label_suffix: str = ".png"
+
+    @field_validator("images", "labels")
+    @classmethod
+    def _are_paths(cls, given: Any) -> Any:
+        paths = given if isinstance(given, list) else [given]
+        if not all(isinstance(path, str) and path and "\0" not in path for path in paths):
+            raise ValueError(f"must be a folder, a text file of paths or a list of paths, not {given!r}")
+        return given
+
+
+class Description(Strict):
+    """What the yaml of a dataset may say.
+
+    Attributes:
+        name: datasets are registered as ``<name>_<split>``; default the file's own.
+        root: folder that relative paths start from; if it is relative itself, from the file's folder.
+        classes: names, or names with colours, in the order of the class ids; read as pairs of both.
+        ignore_label: id of void.
+        id_map: from ids in the files to class ids or ``ignore_label``, or None if they are the same.
+        splits: by name.
+    """
+
+    name: str = ""
+    root: str = "."
+    classes: Any
+    ignore_label: int = Field(255, ge=0, le=LARGEST_ID)
+    id_map: dict[int, int] | None = None
+    splits: dict[str, Split] = Field(min_length=1)
+
+    @field_validator("name", "splits")
+    @classmethod
+    def _make_file_names(cls, given: Any) -> Any:
+        for name in given if isinstance(given, Mapping) else filter(None, [given]):
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} must begin with a letter or digit and hold these, spaces, _ . and - alone"
+                )
+        return given
+
+    @field_validator("classes")
+    @classmethod
+    def _have_names_and_colours(cls, given: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        if not isinstance(given, list | dict) or not all(isinstance(name, str | int) for name in given):
+            raise ValueError(f"must be a list of names, or names with colours, not {given!r}")
+        if boolean := [name for name in given if isinstance(name, bool)]:
+            raise ValueError(f"yaml reads a name as {str(boolean[0]).lower()}: put it in quotes")
+        names = [str(name) for name in given]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"must be names, each of them once, not {names}")
+        colours = list(given.values()) if isinstance(given, dict) else colour_map(len(names))
+        for name, colour in zip(names, colours, strict=True):
+            if (
+                not isinstance(colour, list | tuple)
+                or len(colour) != 3
+                or not all(isinstance(value, int) and 0 <= value <= 255 for value in colour)
+            ):
+                raise ValueError(
+                    f"the colour of '{name}' must be [red, green, blue], each 0 to 255, not {colour!r}"
+                )
+        return tuple((name, tuple(colour)) for name, colour in zip(names, colours, strict=True))
+
+    @model_validator(mode="after")
+    def _tell_ids_apart(self) -> "Description":
+        number, void = len(self.classes), self.ignore_label
+        if void < number:
+            raise ValueError(f"ignore_label is {void}, but it must be a number that is no class id")
+        for old, new in (self.id_map or {}).items():
+            if not 0 <= old <= LARGEST_ID or not (new == void or 0 <= new < number):
+                raise ValueError(
+                    f"id_map says {old}: {new}; it must lead from an id in the files, 0 to {LARGEST_ID}, to "
+                    f"a class id in [0, {number}) or to ignore_label, {void}"
+                )
+        return self
 
 
 @dataclass(frozen=True)
 class CustomDataset:
-    """What a dataset's yaml says, checked.
+    """A description and where it stands.
 
     Attributes:
-        path: of the yaml.
-        name: datasets are registered as ``<name>_<split>``.
-        root: folder that relative paths start from.
-        classes: name and colour, in the order of the class ids.
-        ignore_label: id of void.
-        id_map: from ids in the files to class ids, or None if they are the same.
-        splits: by name, ``images`` and ``labels``: a folder, a text file of paths, or a list of paths.
+        path: of the yaml, absolute.
+        name: of the description, or the file's own.
+        root: absolute.
     """
 
     path: str
     name: str
     root: str
-    classes: tuple[tuple[str, tuple[int, ...]], ...]
-    ignore_label: int
-    id_map: dict[int, int] | None
-    splits: dict[str, dict[str, Any]]
+    description: Description
 
 
 def register_custom(paths: Sequence[str] | None) -> list[str]:
@@ -56,13 +140,13 @@ def register_custom(paths: Sequence[str] | None) -> list[str]:
 
     Raises:
         FileNotFoundError: there is no such yaml.
-        ValueError, KeyError: it does not describe a dataset, or a name is taken by another; the message says
-            where and what.
+        ValueError: it does not describe a dataset, or a name is taken by another; the message says where and
+            what.
     """
     names = []
     for path in paths or ():
         dataset = read_custom(path)
-        for split in dataset.splits:
+        for split in dataset.description.splits:
             _register(f"{dataset.name}_{split}", split, dataset)
             names.append(f"{dataset.name}_{split}")
     return names
@@ -81,10 +165,10 @@ def _register(name: str, split: str, dataset: CustomDataset) -> None:
         MetadataCatalog.remove(name)
     DatasetCatalog.register(name, partial(load_custom, dataset, split))
     MetadataCatalog.get(name).set(
-        stuff_classes=[class_name for class_name, _ in dataset.classes],
-        stuff_colors=[list(colour) for _, colour in dataset.classes],
-        ignore_label=dataset.ignore_label,
-        id_map=dataset.id_map,
+        stuff_classes=[class_name for class_name, _ in dataset.description.classes],
+        stuff_colors=[list(colour) for _, colour in dataset.description.classes],
+        ignore_label=dataset.description.ignore_label,
+        id_map=dataset.description.id_map or None,
         evaluator_type="sem_seg",
         custom_file=dataset.path,
     )
@@ -94,73 +178,17 @@ def read_custom(path: str) -> CustomDataset:
     """Reads and checks a dataset's yaml; images and labels are looked for when the dataset is first used.
 
     Raises:
-        FileNotFoundError, ValueError, KeyError: see :func:`register_custom`.
+        FileNotFoundError, ValueError: see :func:`register_custom`.
     """
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"DATASETS.CUSTOM: there is no file '{path}' (looked from {Path.cwd()}).")
-    try:
-        given = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as yaml: {error}") from error
-    _check_keys(given, _KEYS, {"classes", "splits"}, path)
-    if not isinstance(given["splits"], dict) or not given["splits"]:
-        raise ValueError(f"{path}: splits must be one or more names, each with its images and labels.")
-    for split, entry in given["splits"].items():
-        _check_keys(entry, _SPLIT_KEYS, {"images", "labels"}, f"{path}: splits: {split}")
-    classes = _classes(given["classes"], path)
-    ignore_label = given.get("ignore_label", 255)
-    if not isinstance(ignore_label, int) or 0 <= ignore_label < len(classes):
-        raise ValueError(
-            f"{path}: ignore_label is {ignore_label!r}, but it must be a number that is no class id."
-        )
-    return CustomDataset(
-        path=str(file.resolve()),
-        name=str(given.get("name", file.stem)),
-        root=os.path.join(file.resolve().parent, os.path.expandvars(str(given.get("root", ".")))),
-        classes=classes,
-        ignore_label=ignore_label,
-        id_map=_id_map(given.get("id_map"), len(classes), ignore_label, path),
-        splits=given["splits"],
-    )
-
-
-def _check_keys(given: Any, known: set[str], needed: set[str], where: str) -> None:
-    if not isinstance(given, dict):
-        raise ValueError(
-            f"{where}: expected keys ({', '.join(sorted(known))}), found {type(given).__name__}."
-        )
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(sorted(known))}."
-            raise KeyError(f"{where}: there is no key '{key}'. {hint}")
-    if missing := sorted(needed - given.keys()):
-        raise KeyError(f"{where}: the key '{missing[0]}' is missing.")
-
-
-def _classes(given: Any, path: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    names = [str(name) for name in given]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"{path}: classes must be names, each of them once; got {names}.")
-    colours = given.values() if isinstance(given, dict) else colour_map(len(names))
-    colours = [tuple(colour) for colour in colours]
-    for name, colour in zip(names, colours, strict=True):
-        if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
-            raise ValueError(f"{path}: the colour of '{name}' must be [red, green, blue], each 0 to 255.")
-    return tuple(zip(names, colours, strict=True))
-
-
-def _id_map(given: Any, num_classes: int, ignore_label: int, path: str) -> dict[int, int] | None:
-    if given is None:
-        return None
-    for old, new in given.items():
-        if not isinstance(old, int) or old < 0 or not (new == ignore_label or new in range(num_classes)):
-            raise ValueError(
-                f"{path}: id_map says {old!r}: {new!r}; it must lead from an id in the files to a class id "
-                f"in [0, {num_classes}) or to ignore_label, {ignore_label}."
-            )
-    return dict(given)
+    description = parse(Description, read_yaml(file), path)
+    name = description.name or file.stem
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{path}: '{name}', the file's own name, cannot be a dataset's: give it a 'name'.")
+    root = os.path.join(file.resolve().parent, os.path.expandvars(description.root))
+    return CustomDataset(str(file.resolve()), name, root, description)
 
 
 def load_custom(dataset: CustomDataset, split: str) -> list[dict]:
@@ -169,12 +197,11 @@ def load_custom(dataset: CustomDataset, split: str) -> list[dict]:
     Raises:
         FileNotFoundError, ValueError: a folder, list or file is missing, or lists have different lengths.
     """
-    entry = dataset.splits[split]
+    entry = dataset.description.splits[split]
     where = f"Named in '{dataset.path}', splits: {split}."
-    images, labels = (_resolve(entry[key], dataset.root) for key in ("images", "labels"))
+    images, labels = (_resolve(given, dataset.root, where) for given in (entry.images, entry.labels))
     if isinstance(images, str) and isinstance(labels, str):
-        suffixes = {key: entry[key] for key in ("image_suffix", "label_suffix") if key in entry}
-        return list_pairs(images, labels, where, **suffixes)
+        return list_pairs(images, labels, where, entry.image_suffix, entry.label_suffix)
     if isinstance(images, str) or isinstance(labels, str):
         raise ValueError(f"images and labels must both be folders or both be lists. {where}")
     if not images or len(images) != len(labels):
@@ -187,12 +214,15 @@ def load_custom(dataset: CustomDataset, split: str) -> list[dict]:
     ]
 
 
-def _resolve(given: Any, root: str) -> str | list[str]:
+def _resolve(given: str | list[str], root: str, where: str) -> str | list[str]:
     """A folder, or the files of a list, as absolute paths."""
     if isinstance(given, list):
-        return [os.path.join(root, os.path.expandvars(str(path))) for path in given]
-    path = os.path.normpath(os.path.join(root, os.path.expandvars(str(given))))
+        return [os.path.join(root, os.path.expandvars(path)) for path in given]
+    path = os.path.normpath(os.path.join(root, os.path.expandvars(given)))
     if os.path.isfile(path):
-        with open(path) as file:
-            return [os.path.join(os.path.dirname(path), line.strip()) for line in file if line.strip()]
+        try:
+            with open(path, encoding="utf-8") as file:
+                return [os.path.join(os.path.dirname(path), line.strip()) for line in file if line.strip()]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"'{path}' is no text file of paths: {error}. {where}") from error
     return path
