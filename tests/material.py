@@ -1,17 +1,29 @@
 """Networks' outputs without networks, and losses from their defaults: what the tests of losses need."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from detectron2.config import get_cfg
 from torch import Tensor
 
-from fakd.config import add_fakd_config
+from fakd.config import add_fakd_config, load_config
 from fakd.losses import DistillLoss
 from fakd.modeling import FCNHead, Segmentor, TimmBackbone
 from fakd.modeling.build import build_distill_losses
-from fakd.registry import DECODE_HEAD_REGISTRY
+from fakd.registry import DECODE_HEAD_REGISTRY, DISTILL_LOSS_REGISTRY
 from fakd.structures import LossInputs, SegOutput, SegSpec
 
 VOID = 255
+TEMPLATE = Path(__file__).parents[1] / "projects" / "ExampleMethod" / "example_method.py"
+# Options without which a loss refuses maps as small as those here.
+SMALL_MAPS: dict[str, dict[str, Any]] = {"SKDSHolistic": {"WIDTHS": (4,)}}
+
+
+def registered_losses() -> dict[str, type[DistillLoss]]:
+    """Every loss by name, the template that outsiders copy among them."""
+    load_config(opts=["PLUGINS", f"('{TEMPLATE}',)"])
+    return dict(DISTILL_LOSS_REGISTRY)
 
 
 def seg_spec(num_classes=5, channels=8, width=6) -> SegSpec:
@@ -89,3 +101,18 @@ def small_segmentor(
         input_format=input_format,
         **options,
     )
+
+
+def two_networks() -> tuple[Segmentor, Segmentor]:
+    """A student and a teacher of other width, channel order and channel count."""
+    student = small_segmentor(width=0.0625, channels=8)
+    teacher = small_segmentor(width=0.125, channels=12, input_format="BGR", seed=1)
+    return student, teacher
+
+
+def image_batch(n=2, size=(65, 89), device="cpu") -> list[dict[str, Any]]:
+    """A training batch of noise."""
+    g = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (n, 3, *size), generator=g).to(torch.uint8)
+    labels = draw_labels(n, size)
+    return [{"image": x.to(device), "sem_seg": y.to(device)} for x, y in zip(images, labels, strict=True)]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fakd.files import atomic_write
+from fakd.functional.precision import autocast
 
 
 class StepTrainer(SimpleTrainer):
@@ -67,7 +68,7 @@ class StepTrainer(SimpleTrainer):
         readout = _Readout(self.device)
         for i, micro_batch in enumerate(_split(batch, self.accumulate)):
             with self._synced_gradients(last=i == self.accumulate - 1):
-                with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
+                with autocast(self.device, self.amp_dtype):
                     losses = self.model(micro_batch)
                 readout.push(losses)
                 self.grad_scaler.scale(sum(losses.values()) / self.accumulate).backward()

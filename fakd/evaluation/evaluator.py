@@ -64,14 +64,25 @@ class SegEvaluator(DatasetEvaluator):
         for image, output in zip(inputs, outputs, strict=True):
             prediction = output["sem_seg"].argmax(dim=0)
             label_file = self._label_files[image["file_name"]]
-            label = torch.from_numpy(self._read_label(label_file)).to(prediction.device)
+            label = self._read_label(label_file)
             try:
-                counts = confusion_matrix(prediction, label, len(self._classes), self._ignore_label)
+                self._check_ids(label)
+                on_device = torch.from_numpy(label).to(prediction.device)
+                counts = confusion_matrix(prediction, on_device, len(self._classes), self._ignore_label)
             except ValueError as error:
                 raise ValueError(
                     f"cannot compare {image['file_name']} with its label {label_file}: {error}"
                 ) from error
             self.confusion = self.confusion.to(counts.device) + counts
+
+    def _check_ids(self, label: np.ndarray) -> None:
+        """Checks a label on the host, where it is, so that the device need not be waited for."""
+        ids = label[label != self._ignore_label]
+        if ids.size and not 0 <= ids.min() <= ids.max() < len(self._classes):
+            raise ValueError(
+                f"its ids range from {ids.min()} to {ids.max()}, outside the {len(self._classes)} classes "
+                f"and the void id {self._ignore_label}"
+            )
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """Sum the matrix over ranks and compute the metrics.

@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
+from .segments import class_counts
+
 
 def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore_value: int) -> Tensor:
     """Count how often each label was predicted as each class.
 
-    One ``bincount`` over ``1 + label * K + prediction``; void pixels go to bin 0, so no boolean
-    indexing (whose output size the host would have to wait for) is needed.
+    Counts ``1 + label * K + prediction``; void pixels go to bin 0, so no boolean indexing, whose output
+    size the host would wait for, is needed.
 
     Args:
         prediction: (H, W) or (N, H, W) integer class ids in [0, K).
@@ -20,21 +22,22 @@ def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore
         (K, K) int64 on the device of ``prediction``: row = label, column = prediction.
 
     Raises:
-        ValueError: when the shapes differ, or a label lies above the classes without being void.
+        ValueError: when the shapes differ; on the CPU also when a label lies outside the classes without
+            being void, which other devices report later and in their own way.
     """
     if prediction.shape != label.shape:
         raise ValueError(
             f"prediction has shape {tuple(prediction.shape)} but label has {tuple(label.shape)}; "
             "resize the prediction to the label"
         )
-    num_cells = num_classes * num_classes
     label = label.long()
     cell = torch.where(label == ignore_value, 0, 1 + label * num_classes + prediction.long())
-    counts = torch.bincount(cell.flatten(), minlength=num_cells + 1)
-    if len(counts) > num_cells + 1:  # the host knows the size already: this check waits for nothing
+    try:
+        counts = class_counts(cell.flatten(), 1 + num_classes * num_classes)
+    except IndexError as error:
         raise ValueError(
             f"a label or prediction lies outside the {num_classes} classes and is not {ignore_value}"
-        )
+        ) from error
     return counts[1:].view(num_classes, num_classes)
 
 

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .precision import autocast
+
 # Of one strip of up-sampled scores: on a CPU it is to stay in the cache, on a GPU to be worth its launches.
 _STRIP_BYTES = {"cpu": 4 << 20}
 _STRIP_BYTES_ELSEWHERE = 256 << 20
@@ -39,7 +41,7 @@ def upsampled_cross_entropy(
     """
     if strip_bytes is None:
         strip_bytes = _STRIP_BYTES.get(logits.device.type, _STRIP_BYTES_ELSEWHERE)
-    with torch.autocast(logits.device.type, enabled=False):
+    with autocast(logits.device, None):
         return _UpsampledCrossEntropy.apply(logits, labels, ignore_value, align_corners, strip_bytes)
 
 

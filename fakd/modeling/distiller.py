@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ..functional.precision import autocast
 from ..functional.resize import resize_labels
 from ..losses import DistillLoss
 from ..structures import LossInputs, SegOutput
@@ -110,7 +111,7 @@ class Distiller(nn.Module):
             ValueError: a loss returned something other than a scalar.
         """
         # Softmaxes over thousands of pixels, and covariances, are too inaccurate in half precision.
-        with torch.autocast(self.device.type, enabled=False):
+        with autocast(self.device, None):
             small = resize_labels(labels, student.feature.shape[-2:])
             inputs = LossInputs(
                 student=student.float(),

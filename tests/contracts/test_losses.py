@@ -10,7 +10,6 @@ Inputs are those of a segmentor: see ``material.seg_output``. What depends on th
 """
 
 import ast
-import contextlib
 import copy
 import inspect
 from dataclasses import fields, replace
@@ -19,27 +18,28 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import get_cfg
-from material import VOID, build_loss, draw_labels, loss_inputs, seg_output, seg_spec, small_segmentor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
+from material import (
+    SMALL_MAPS,
+    VOID,
+    build_loss,
+    draw_labels,
+    image_batch,
+    loss_inputs,
+    registered_losses,
+    seg_output,
+    seg_spec,
+    two_networks,
+)
 
 import fakd
 from fakd import add_fakd_config
-from fakd.config import load_config
 from fakd.losses import DistillLoss
 from fakd.modeling import Distiller
-from fakd.registry import DISTILL_LOSS_REGISTRY
 
 ROOT = Path(fakd.__file__).parent
-TEMPLATE = ROOT.parent / "projects" / "ExampleMethod" / "example_method.py"
-load_config(opts=["PLUGINS", f"('{TEMPLATE}',)"])  # what outsiders copy keeps the contract too
-LOSSES = dict(DISTILL_LOSS_REGISTRY)
+LOSSES = registered_losses()
 
 STUDENT, TEACHER = seg_spec(5, 8, width=6), seg_spec(5, 12, width=10)
-# Options without which a loss refuses maps as small as these.
-SMALL = {"SKDSHolistic": {"WIDTHS": (4,)}}
-# Losses with a network that they train themselves, in the forward pass.
-TRAINED_APART = {"SKDSHolistic"}
 # Cases where a loss has nothing to say: a pixel alone is the mean of its class.
 SILENT = {"IFVD": {"one labelled pixel"}}
 
@@ -105,7 +105,7 @@ def has_mask(name):
 
 
 def build(name, student, teacher, **options):
-    return build_loss(name, student, teacher, **SMALL.get(name, {}), **options)
+    return build_loss(name, student, teacher, **SMALL_MAPS.get(name, {}), **options)
 
 
 def trainable(loss):
@@ -240,52 +240,13 @@ def test_logged_numbers_are_scalar_tensors(name):
     assert loss.pop_scalars() == {}
 
 
-# Devices and precision --------------------------------------------------------------------------------
-
-
-@every_loss
-@pytest.mark.parametrize("device", ["cuda", "meta"])
-def test_no_value_is_looked_at_on_an_accelerator(name, device):
-    """Tensors without values stand in: whatever waits for a number, or mixes devices, raises.
-
-    Gradients need a real device or ``meta``, which in turn does not check every mixing of devices.
-    """
-    if device == "cuda" and name in TRAINED_APART:
-        pytest.skip("it makes gradients in its forward pass")
-    loss = build(name, STUDENT, TEACHER)
-    with FakeTensorMode() if device == "cuda" else contextlib.nullcontext():
-        state = {
-            key: torch.empty(x.shape, dtype=x.dtype, device=device, requires_grad=x.requires_grad)
-            for key, x in (*loss.named_parameters(), *loss.named_buffers())
-        }
-        for _ in range(2):
-            student, teacher = seg_output(STUDENT, device=device), seg_output(TEACHER, device=device)
-            inputs = loss_inputs(student, teacher, draw_labels(device=device))
-            value = functional_call(loss, state, (inputs,))
-            assert value.device.type == device and value.shape == ()
-            if device == "meta":
-                value.backward()
-        loss.pop_scalars()
-
-
-def networks():
-    """A student and a teacher of other width, channel order and channel count."""
-    student = small_segmentor(width=0.0625, channels=8)
-    teacher = small_segmentor(width=0.125, channels=12, input_format="BGR", seed=1)
-    return student, teacher
-
-
-def image_batch(n=2, size=(65, 89)):
-    g = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (n, 3, *size), generator=g).to(torch.uint8)
-    labels = draw_labels(n, size)
-    return [{"image": x, "sem_seg": y} for x, y in zip(images, labels, strict=True)]
+# Precision ---------------------------------------------------------------------------------------------
 
 
 @every_loss
 def test_half_precision_maps_are_computed_in_float32(name):
     """Under autocast the loss of bfloat16 maps is the loss of the same numbers in float32 outside it."""
-    student, teacher = networks()
+    student, teacher = two_networks()
     loss = build(name, student.spec, teacher.spec)
     distiller = Distiller(student=student, teacher=teacher, losses={name: loss})
     state = copy.deepcopy(loss.state_dict())
@@ -310,7 +271,7 @@ def test_half_precision_maps_are_computed_in_float32(name):
 @every_loss
 def test_two_networks_train_under_autocast(name):
     """Every parameter of student and loss gets a finite gradient, the teacher none."""
-    student, teacher = networks()
+    student, teacher = two_networks()
     loss = build(name, student.spec, teacher.spec)
     distiller = Distiller(student=student, teacher=teacher, losses={name: loss}).train()
     distiller.set_progress(0.5)
