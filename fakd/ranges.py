@@ -50,7 +50,8 @@ class Range:
         raise ValueError(f"{name} is {value!r}, but must be {self}.")
 
     def _holds(self, value: Any) -> bool:
-        if type(value) is not self.kind and not (self.kind is float and type(value) is int):
+        given: type = type(value)
+        if given is not self.kind and not (self.kind is float and given is int):
             return False
         if self.choices:
             return value in self.choices

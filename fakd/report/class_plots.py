@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -192,7 +192,9 @@ def confusions(study: Study, table: pd.DataFrame) -> bytes:
     return png(figure)
 
 
-def _panels(table: pd.DataFrame, bottom: float):
+def _panels(
+    table: pd.DataFrame, bottom: float
+) -> tuple[Figure, Callable[[Study], Iterator[tuple[Axes, str, tuple]]]]:
     """A figure with a panel per column, and what yields (axes, column, colour)."""
     columns = min(4, len(table.columns))
     rows = -(-len(table.columns) // columns)

@@ -2,11 +2,12 @@
 
 import io
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib import color_sequences
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
@@ -128,7 +129,7 @@ def curves(study: Study) -> bytes | None:
     return png(figure)
 
 
-def _grouped_bars(axes, table: pd.DataFrame, study: Study) -> None:
+def _grouped_bars(axes: Axes, table: pd.DataFrame, study: Study) -> None:
     names: Sequence[str] = list(table.columns)
     height = 0.8 / len(names)
     for i, name in enumerate(names):
@@ -137,7 +138,7 @@ def _grouped_bars(axes, table: pd.DataFrame, study: Study) -> None:
     clean(axes)
 
 
-def plain_log(axes, name: str, values: Iterable[float]) -> None:
+def plain_log(axes: Axes, name: str, values: Iterable[float]) -> None:
     """A logarithmic axis, "x" or "y", with ticks written as 0.5 or 20, as many as the values need."""
     axis = axes.xaxis if name == "x" else axes.yaxis
     decades = np.ptp(np.log10([v for v in values if v > 0] or [1.0]))
@@ -149,7 +150,7 @@ def plain_log(axes, name: str, values: Iterable[float]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def clean(axes, grid: str = "x") -> None:
+def clean(axes: Axes, grid: Literal["both", "x", "y"] = "x") -> None:
     """No frame on top and right, and a faint grid of one axis or "both"."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color="0.9", linewidth=0.8)
