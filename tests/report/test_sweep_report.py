@@ -9,7 +9,7 @@ from sweep.conftest import content
 
 from fakd.report import table as cells
 from fakd.report.sweep_report import read_sweep, side_by_side, write_sweep_report
-from fakd.sweep.events import append, is_open, last, lines_file, read_lines
+from fakd.sweep.events import append, events_file, is_open, last, read_lines
 from fakd.sweep.spec import parse_spec
 
 LAMBDA = "KD.FAKDChannel.LAMBDA"
@@ -17,7 +17,7 @@ RUNS = {"student": 40.0, "cwd": 42.0, "fakd-lambda=0.5": 42.5, "fakd-lambda=2.0"
 
 
 def write_line(output, run, seed, miou, seconds=10.0, **place):
-    file = lines_file(output, output / "runs" / run / f"seed{seed}")
+    file = events_file(output, output / "runs" / run / f"seed{seed}")
     values = {LAMBDA: float(run.split("=")[1])} if "=" in run else {}
     teacher = None if run in ("student", "teacher") else "/t"
     start = {"pair": "", "run": run, "seed": seed, "values": values, "folder": "/t", "teacher": teacher}
@@ -56,7 +56,7 @@ def sweep(tmp_path, monkeypatch):
             write_line(
                 tmp_path, run, seed, miou + seed * (1.1 if run == "cwd" else 1.0), 20 if run == "cwd" else 10
             )
-    file = lines_file(tmp_path, tmp_path / "runs" / "pd" / "seed0")
+    file = events_file(tmp_path, tmp_path / "runs" / "pd" / "seed0")
     append(file, "start", pair="", run="pd", seed=0, values={}, folder="", teacher="/t")
     append(file, "failed", error="it broke")
     return tmp_path
