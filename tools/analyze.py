@@ -12,8 +12,8 @@ from pathlib import Path
 
 from fakd.config import NO_RECIPE, load_config
 from fakd.engine.cli import call_tool
-from fakd.report.compare import write_comparison
-from fakd.report.model_summary import describe, summarize
+from fakd.report.model_summary import summarize, summary_table
+from fakd.report.report import write_report
 
 
 def model(args: argparse.Namespace) -> None:
@@ -24,12 +24,20 @@ def model(args: argparse.Namespace) -> None:
         teacher = load_config(teacher_file, recipe=NO_RECIPE)
         teacher.MODEL.SEM_SEG_HEAD.NUM_CLASSES = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         summaries.append(summarize(teacher, f"teacher {Path(teacher_file).stem}", tuple(args.size)))
-    print(describe(summaries))
+    print(summary_table(summaries))
 
 
 def compare(args: argparse.Namespace) -> None:
     command = shlex.join(["python", *sys.argv])
-    print(write_comparison(args.runs, args.output, args.baseline, args.images, command))
+    page = write_report(
+        args.runs,
+        args.output,
+        command=command,
+        baseline=args.baseline,
+        num_images=args.images,
+        name="compare",
+    )
+    print(page)
 
 
 def main() -> None:
@@ -46,18 +54,21 @@ def main() -> None:
     several = commands.add_parser(
         "compare",
         help="a page on what finished runs do differently",
-        description="Writes DIR/compare.html, one file with everything in it: IoU per class, gains over "
-        "difficulty and frequency, confusions that changed, predictions with maps of errors, activations, "
-        "losses, lambda and covariances over training. Runs that differ by their seed alone are taken "
-        "together.",
+        description="Writes DIR/compare.html, the report of tools/report.py: IoU per class, gains over "
+        "difficulty and frequency, confusions that changed, predictions with maps of errors, "
+        "activations, losses, lambda and covariances over training. Runs that differ by their seed alone are "
+        "taken together.",
     )
     several.add_argument(
-        "runs", nargs="+", metavar="RUN", help="OUTPUT_DIR of a finished run, or a folder that holds some"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="OUTPUT_DIR of a finished run, a folder that holds some, or a file of kept lines",
     )
     several.add_argument(
         "--baseline",
         metavar="RUN",
-        help="measure the others against this one (default: the first student that learnt alone)",
+        help="measure the others against this one (default: the student alone)",
     )
     several.add_argument("--output", default="output/compare", metavar="DIR", help="default: %(default)s")
     several.add_argument(

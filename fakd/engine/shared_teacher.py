@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from fakd.data import build_train_loader
+from fakd.modeling import Distiller
 from fakd.structures import SegOutput
 
+from .hooks import unwrapped
 from .logs import run_logging
 from .main import build_trainer, finish_run
 from .run_folder import RunFolder
-from .signals import signals_deferred, stop_on_signals
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -97,63 +99,69 @@ def run_side_by_side(runs: Sequence[SharedTeacherRun]) -> None:
     for run in runs:
         run.folder.check_usable(run.cfg, run.resume)
     with contextlib.ExitStack() as held:
-        held.enter_context(stop_on_signals())
         for run in runs:
             held.enter_context(run.folder.lock())
             held.enter_context(run_logging(run.cfg.OUTPUT_DIR, quiet=True))
             # Again, as another process may just have left the folder.
             run.folder.check_usable(run.cfg, run.resume)
-        _SideBySide(runs).train()
+        _Pack(runs).train()
 
 
-class _SideBySide:
+class _Pack:
     def __init__(self, runs: Sequence[SharedTeacherRun]):
         self._teacher = SharedTeacher()
-        self._batch = _OneBatch()
+        self._feed = _Feed()
         self._members: list[tuple[SharedTeacherRun, Trainer]] = []
         for run in runs:
             if run.folder.result() is None:
                 with _record_failure(run):
                     trainer = build_trainer(run.cfg, run.folder, run.resume, None, run.extra_hooks)
-                    self._teacher.serve(trainer.model)
+                    distiller = unwrapped(trainer.model)
+                    assert isinstance(distiller, Distiller)  # sharing_key() sees to it
+                    self._teacher.serve(distiller)
                     self._members.append((run, trainer))
 
     def train(self) -> None:
         """All students step by step in turn. One that resumes further on waits for the others."""
-        if not self._members:
-            return
         for run, trainer in self._members:
-            with _record_failure(run):
-                trainer.begin(self._batch)
+            trainer.iter = trainer.start_iter
+            trainer.storage = EventStorage(trainer.start_iter)
+            trainer._trainer.reset_data_loader(lambda: self._feed)
+            with _record_failure(run), trainer.storage:
+                trainer.before_train()
         try:
-            with signals_deferred():
-                self._steps()
+            self._steps()
         finally:
             for run, trainer in self._members:
-                with _record_failure(run):
-                    trainer.end()
+                with _record_failure(run), trainer.storage:
+                    trainer.after_train()
         for run, trainer in self._members:
             if run.error is None:
                 with _record_failure(run):
                     finish_run(trainer, run.folder, run.method, run.config_file, packed=len(self._members))
 
     def _steps(self) -> None:
+        if not self._members:
+            return
         cfg = self._members[0][0].cfg
         start = min(trainer.start_iter for _, trainer in self._members)
         batches = iter(build_train_loader(cfg, start * cfg.SOLVER.IMS_PER_BATCH))
         for iteration in range(start, cfg.SOLVER.MAX_ITER):
-            self._batch.batch = next(batches)
-            stopped = None
+            self._feed.batch = next(batches)
             for run, trainer in self._members:
                 if run.error is None and iteration >= trainer.start_iter:
-                    with _record_failure(run):
-                        try:
-                            trainer.step()
-                        except SystemExit as stop:  # it is saved; so must the others be
-                            stopped = stop
-            if stopped is not None:
-                raise stopped
+                    with _record_failure(run), trainer.storage:
+                        _step(trainer, iteration)
             self._teacher.forget()
+
+
+def _step(trainer: Trainer, iteration: int) -> None:
+    trainer.iter = iteration
+    trainer.before_step()
+    trainer.run_step()
+    trainer.after_step()
+    if iteration + 1 == trainer.max_iter:
+        trainer.iter += 1  # tells after_train that training came to its end
 
 
 @contextlib.contextmanager
@@ -175,8 +183,8 @@ class SharedTeacher(nn.Module):
         self._first: nn.Module | None = None
         self._answers: dict[tuple[int, ...], SegOutput] = {}
 
-    def serve(self, distiller: nn.Module) -> None:
-        """Takes the place of the teacher that ``distiller`` was built with."""
+    def serve(self, distiller: Distiller) -> None:
+        """Puts itself in the place of the teacher that ``distiller`` was built with."""
         if self._first is None:
             self._first = distiller.teacher
         distiller.teacher = self
@@ -194,12 +202,12 @@ class SharedTeacher(nn.Module):
         self._answers.clear()
 
 
-class _OneBatch:
-    """A data loader that gives whatever batch was last put into it."""
+class _Feed:
+    """A data loader that gives whatever batch is put into it."""
 
     batch: list[dict[str, Any]]
 
-    def __iter__(self) -> _OneBatch:
+    def __iter__(self) -> _Feed:
         return self
 
     def __next__(self) -> list[dict[str, Any]]:

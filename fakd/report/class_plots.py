@@ -11,27 +11,27 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from .page import Picture
-from .plots import class_bars, clean, colours, plain_log, png, styles
-from .results import Study
+from .plots import class_bars, clean, colours, label_points, plain_log, png, short, styles
 from .statistics import signed
+from .table import RunTable
 
 _MANY_CLASSES, _MANY_RUNS = 40, 12  # from here on cells instead of bars
 _NAMED = 20  # classes whose names fit below an axis
 _PER_COLUMN = 50  # classes below each other in a map
 
 
-def gains(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+def gains(table: RunTable, iou: pd.DataFrame) -> pd.DataFrame:
     """IoU minus the baseline's, in points: a row per class, a column per method.
 
     Args:
-        table: of :func:`fakd.report.plots.class_table`.
+        iou: of :func:`fakd.report.tables.classes`.
     """
-    return table[[m for m in study.methods if m in table]].sub(table[study.baseline], axis=0)
+    return iou[[m for m in table.methods if m in iou]].sub(iou[table.baseline], axis=0)
 
 
-def by_difficulty(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+def by_difficulty(table: RunTable, iou: pd.DataFrame) -> pd.DataFrame:
     """:func:`gains` from the hardest class to the easiest, by the baseline's IoU; none without a label."""
-    return gains(study, table).loc[table[study.baseline].dropna().sort_values(kind="stable").index]
+    return gains(table, iou).loc[iou[table.baseline].dropna().sort_values(kind="stable").index]
 
 
 def halves(ordered: pd.DataFrame) -> pd.DataFrame:
@@ -40,14 +40,14 @@ def halves(ordered: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"hard": ordered[:middle].mean(), "easy": ordered[middle:].mean()})
 
 
-def difficulty(study: Study, table: pd.DataFrame) -> bytes:
+def difficulty(table: RunTable, iou: pd.DataFrame) -> bytes:
     """A panel per method: its gain in every class, hardest first, and the mean of each half."""
-    ordered = by_difficulty(study, table)
+    ordered = by_difficulty(table, iou)
     means, middle = halves(ordered), len(ordered) // 2
     named = len(ordered) <= _NAMED
     figure, panels = _panels(ordered, bottom=1.0 if named else 0.3)
     positions = np.arange(len(ordered))
-    for axes, method, colour in panels(study):
+    for axes, method, colour in panels(table):
         axes.bar(positions, ordered[method], 0.8, color=colour)
         axes.axvline(middle - 0.5, color="0.6", linewidth=0.8, linestyle=":")
         ends = {"hard": (-0.5, middle - 0.5), "easy": (middle - 0.5, len(ordered) - 0.5)}
@@ -57,61 +57,54 @@ def difficulty(study: Study, table: pd.DataFrame) -> bytes:
         axes.set_title(f"{method}\n{said}", fontsize=9)
         axes.set_xlim(-0.5, len(ordered) - 0.5)
         axes.set_xticks(positions if named else [], ordered.index if named else [], rotation=90, fontsize=8)
-    figure.supxlabel(f"classes, the hardest for {study.baseline} first", fontsize=9)
-    figure.supylabel(f"IoU minus that of {study.baseline}, points", fontsize=9)
+    figure.supxlabel(f"classes, the hardest for {table.baseline} first", fontsize=9)
+    figure.supylabel(f"IoU minus that of {table.baseline}, points", fontsize=9)
     return png(figure)
 
 
-def long_tail(study: Study, table: pd.DataFrame, shares: pd.Series) -> bytes:
+def long_tail(table: RunTable, iou: pd.DataFrame, shares: pd.Series) -> bytes:
     """A panel per method: its gain over the share of labelled pixels, a dot per class.
 
     Args:
         shares: by class, in percent of all labelled pixels.
     """
-    gained = gains(study, table)[shares[table.index] > 0]
+    gained = gains(table, iou)[shares[iou.index] > 0]
     figure, panels = _panels(gained, bottom=0.3)
-    for axes, method, colour in panels(study):
+    named = []
+    for axes, method, colour in panels(table):
         values, x = gained[method].dropna(), shares[gained[method].dropna().index]
         axes.scatter(x, values, s=26 if len(values) <= _NAMED else 14, color=colour, linewidths=0)
         plain_log(axes, "x", x)
         axes.set_title(method, fontsize=9)
         axes.margins(0.12, 0.15)
-        for name in (values.idxmax(), values.idxmin()):
-            if abs(values[name]) < values.abs().max() / 10:
-                continue  # as good as nothing, among others of the kind
-            right = np.log(x[name]) > np.log(x).mean()
-            axes.annotate(
-                _short(name),
-                (x[name], values[name]),
-                xytext=(-5 if right else 5, 0),
-                textcoords="offset points",
-                ha="right" if right else "left",
-                va="center",
-                fontsize=8,
-            ).set_in_layout(False)  # a long name may not squeeze the axes
+        order = values.abs().sort_values(ascending=False).index
+        named.append((axes, {name: (x[name], values[name]) for name in order}))
     figure.supxlabel("share of the labelled pixels of the test set, %", fontsize=9)
-    figure.supylabel(f"IoU minus that of {study.baseline}, points", fontsize=9)
+    figure.supylabel(f"IoU minus that of {table.baseline}, points", fontsize=9)
+    figure.draw_without_rendering()  # now the layout is final
+    for axes, points in named:
+        label_points(axes, points, _NAMED)
     return png(figure)
 
 
-def rank_correlations(study: Study, table: pd.DataFrame, shares: pd.Series) -> pd.Series:
+def rank_correlations(table: RunTable, iou: pd.DataFrame, shares: pd.Series) -> pd.Series:
     """Spearman's correlation of gain and share of pixels, by method."""
-    gained = gains(study, table)
+    gained = gains(table, iou)
     return gained.rank().corrwith(shares[gained.index].rank())
 
 
-def per_class(study: Study, table: pd.DataFrame) -> Picture:
+def per_class(table: RunTable, iou: pd.DataFrame) -> Picture:
     """IoU of every class and run: bars, or cells where these would be too many."""
-    if not study.methods or (len(table) < _MANY_CLASSES and table.shape[1] < _MANY_RUNS):
-        caption = f"IoU per class, mean over seeds; on the right minus that of {study.reference}."
-        return Picture("iou_per_class", class_bars(study, table), caption)
-    caption = f"IoU minus that of {study.reference}, mean over seeds: orange is worse, purple better."
-    return Picture("iou_per_class", class_map(study, table), caption)
+    if not table.methods or (len(iou) < _MANY_CLASSES and iou.shape[1] < _MANY_RUNS):
+        caption = f"IoU per class, mean over seeds; on the right minus that of {table.reference}."
+        return Picture("iou_per_class", class_bars(table), caption)
+    caption = f"IoU minus that of {table.reference}, mean over seeds: orange is worse, purple better."
+    return Picture("iou_per_class", class_map(table, iou), caption)
 
 
-def class_map(study: Study, table: pd.DataFrame) -> bytes:
+def class_map(table: RunTable, iou: pd.DataFrame) -> bytes:
     """For many classes: a cell per class and run, coloured by its IoU minus the baseline's."""
-    gained = gains(study, table)
+    gained = gains(table, iou)
     limit = max(1.0, np.nanpercentile(gained.abs(), 98))
     blocks = -(-len(gained) // _PER_COLUMN)
     figure = Figure(
@@ -123,11 +116,11 @@ def class_map(study: Study, table: pd.DataFrame) -> bytes:
     for i, axes in enumerate(all_axes):
         part = gained[i * _PER_COLUMN : (i + 1) * _PER_COLUMN]
         image = axes.imshow(part, cmap="PuOr", norm=norm, aspect="auto")
-        axes.set_yticks(range(len(part)), [_short(name) for name in part.index], fontsize=7)
+        axes.set_yticks(range(len(part)), [short(name) for name in part.index], fontsize=7)
         axes.set_xticks(range(part.shape[1]), part.columns, rotation=90, fontsize=8)
         axes.set_ylim(_PER_COLUMN - 0.5 if blocks > 1 else len(part) - 0.5, -0.5)
         axes.spines[:].set_visible(False)
-    label = f"IoU minus that of {study.baseline}, points"
+    label = f"IoU minus that of {table.baseline}, points"
     figure.colorbar(image, ax=all_axes, location="top", shrink=0.5, aspect=40, extend="both", label=label)
     return png(figure)
 
@@ -139,21 +132,21 @@ def confusion_rates(counts: np.ndarray) -> np.ndarray:
 
 
 def changed_confusions(
-    rates: dict[str, np.ndarray], study: Study, classes: list[str], count: int
+    rates: dict[str, np.ndarray], table: RunTable, classes: list[str], count: int
 ) -> pd.DataFrame:
     """The pairs of classes whose confusion changed most in any method, a row each, largest change first.
 
     Args:
         rates: by run, in percent, see :func:`confusion_rates`.
-        study: the baseline's name is in it.
+        table: the baseline's name is in it.
         classes: names of the K classes.
         count: rows at most.
 
     Returns:
         Columns "label", "taken for", the baseline's rate, and per method its rate minus that, in points.
     """
-    reference = rates[study.baseline]
-    changes = {name: rates[name] - reference for name in study.methods if name in rates}
+    reference = rates[table.baseline]
+    changes = {name: rates[name] - reference for name in table.methods if name in rates}
     largest = np.nan_to_num(np.max([np.abs(change) for change in changes.values()], axis=0))
     np.fill_diagonal(largest, 0)
     order = np.argsort(-largest, axis=None, kind="stable")[:count]
@@ -164,28 +157,28 @@ def changed_confusions(
         {
             "label": classes[i],
             "taken for": classes[j],
-            study.baseline: reference[i, j],
+            table.baseline: reference[i, j],
             **{name: change[i, j] for name, change in changes.items()},
         }
         for i, j in pairs
     )
 
 
-def confusions(study: Study, table: pd.DataFrame) -> bytes:
+def confusions(table: RunTable, changes: pd.DataFrame) -> bytes:
     """The changes of :func:`changed_confusions`: a row per pair, a dot per method."""
-    figure = Figure(figsize=(8, 1.1 + 0.26 * len(table)), layout="constrained")
+    figure = Figure(figsize=(8, 1.1 + 0.26 * len(changes)), layout="constrained")
     axes = figure.subplots()
-    methods = [m for m in study.methods if m in table]
+    methods = [m for m in table.methods if m in changes]
     for i, method in enumerate(methods):
-        rows = np.arange(len(table)) + 0.5 * ((i + 0.5) / len(methods) - 0.5)
-        style = styles(study)[method] | {"linestyle": ""}
-        axes.plot(table[method], rows, **style, label=method, markersize=6)
+        rows = np.arange(len(changes)) + 0.5 * ((i + 0.5) / len(methods) - 0.5)
+        style = styles(table)[method] | {"linestyle": ""}
+        axes.plot(changes[method], rows, **style, label=method, markersize=6)
     axes.axvline(0, color="black", linewidth=0.8)
-    names = table["label"].map(_short) + " taken for " + table["taken for"].map(_short)
-    axes.set_yticks(range(len(table)), names, fontsize=8)
-    axes.set_ylim(len(table) - 0.5, -0.5)
+    names = changes["label"].map(short) + " taken for " + changes["taken for"].map(short)
+    axes.set_yticks(range(len(changes)), names, fontsize=8)
+    axes.set_ylim(len(changes) - 0.5, -0.5)
     axes.set_xlabel(
-        f"pixels of the label so mistaken, minus those in {study.baseline}, points (left is better)"
+        f"pixels of the label so mistaken, minus those in {table.baseline}, points (left is better)"
     )
     figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     clean(axes, "both")
@@ -193,28 +186,24 @@ def confusions(study: Study, table: pd.DataFrame) -> bytes:
 
 
 def _panels(
-    table: pd.DataFrame, bottom: float
-) -> tuple[Figure, Callable[[Study], Iterator[tuple[Axes, str, tuple]]]]:
+    gained: pd.DataFrame, bottom: float
+) -> tuple[Figure, Callable[[RunTable], Iterator[tuple[Axes, str, tuple]]]]:
     """A figure with a panel per column, and what yields (axes, column, colour)."""
-    columns = min(4, len(table.columns))
-    rows = -(-len(table.columns) // columns)
+    columns = min(4, len(gained.columns))
+    rows = -(-len(gained.columns) // columns)
     width = 3.6 if columns < 3 else 2.7
     size = (0.4 + width * columns, 0.4 + (2.0 + bottom) * rows)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
 
-    def panels(study: Study) -> Iterator[tuple[Axes, str, tuple]]:
-        for axes, name in zip(grid, table.columns, strict=False):
+    def panels(table: RunTable) -> Iterator[tuple[Axes, str, tuple]]:
+        for axes, name in zip(grid, gained.columns, strict=False):
             axes.axhline(0, color="black", linewidth=0.8)
             clean(axes, "y")
-            yield axes, name, colours(study)[name]
-        for axes in grid[len(table.columns) :]:
+            yield axes, name, colours(table)[name]
+        for axes in grid[len(gained.columns) :]:
             axes.set_visible(False)
-        for axes in grid[max(0, len(table.columns) - columns) : len(table.columns)]:
+        for axes in grid[max(0, len(gained.columns) - columns) : len(gained.columns)]:
             axes.tick_params(labelbottom=True)  # also where the panel below is missing
 
     return figure, panels
-
-
-def _short(name: str, length: int = 20) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"

@@ -1,8 +1,7 @@
-"""What a study found, in plain words that follow from the numbers and from nothing else."""
+"""What the runs show, in plain words that follow from the numbers and from nothing else."""
 
 import pandas as pd
 
-from .results import STUDENT, TEACHER, Study
 from .statistics import (
     MIN_SEEDS,
     Difference,
@@ -10,53 +9,55 @@ from .statistics import (
     mean_std,
     paired_difference,
     seeds_text,
+    signed,
 )
+from .table import STUDENT, RunTable
 
 
-def lead(study: Study) -> str:
+def lead(table: RunTable) -> str:
     """The one sentence to read."""
-    dataset = study.datasets[0]
-    student = study.by_seed(study.baseline, dataset)
-    differences = [paired_difference(study.by_seed(m, dataset), student) for m in study.methods]
+    dataset = table.datasets[0]
+    student = table.by_seed(table.baseline, dataset)
+    differences = [paired_difference(table.by_seed(m, dataset), student) for m in table.methods]
     found = [d for d in differences if d is not None]
     if not found:
-        return f"Nothing can be compared yet: that takes {study.reference} and a method at the same seed."
+        return f"Nothing can be compared yet: that takes {table.reference} and a method at the same seed."
     if max(d.num_seeds for d in found) == 1:
         return (
             "**This is one seed, and a single seed proves little:** "
             "another seed may turn any difference below around."
         )
     if max(d.num_seeds for d in found) < MIN_SEEDS:
-        return "**These are two seeds, too few to tell a method's gain from the luck of the seed.**"
+        return "**These are two seeds, too few to tell a method's gain from seed variance.**"
     gains = sum(d.is_shown and d.mean > 0 for d in found)
     losses = sum(d.is_shown and d.mean < 0 for d in found)
     methods = "1 method" if len(found) == 1 else f"{len(found)} methods"
     return (
-        f"**Of {methods}, {gains} did better than {study.reference} and {losses} worse, by more than "
-        f"the luck of the seeds; for {len(found) - gains - losses} no difference is shown** "
-        "(mIoU, 95% interval of the paired difference)."
+        f"**Of {methods}, {gains} did better than {table.reference} and {losses} worse, beyond seed "
+        f"variance; for {len(found) - gains - losses} no difference is shown** (mIoU; a difference "
+        "is shown where the 95% interval of the paired difference leaves zero out)."
     )
 
 
-def sentences(study: Study) -> list[str]:
-    """A sentence per run on the primary test set, then one per further test set."""
-    dataset, *others = study.datasets
-    teacher, student = study.by_seed(TEACHER, dataset), study.by_seed(study.baseline, dataset)
-    told = []
-    if len(teacher):
-        told.append(f"The **teacher** reaches {_reached(teacher)} on `{dataset}`.")
+def sentences(table: RunTable) -> list[str]:
+    """A sentence per run on the first test set, then one per further test set."""
+    dataset, *others = table.datasets
+    student = table.by_seed(table.baseline, dataset)
+    teacher = table.by_seed(table.teachers[0], dataset) if len(table.teachers) == 1 else student[:0]
+    told = [
+        f"The **{name}** reaches {_reached(table.by_seed(name, dataset))} on `{dataset}`."
+        for name in table.teachers
+    ]
     if len(student):
-        name = "The **student without help**" if study.baseline == STUDENT else f"**{study.baseline}**"
+        name = f"The **{STUDENT} alone**" if table.baseline == STUDENT else f"**{table.baseline}**"
         told.append(f"{name} reaches {_reached(student)}{_below_teacher(student, teacher)}.")
-    for method in study.methods:
-        values = study.by_seed(method, dataset)
+    for method in table.methods:
+        values = table.by_seed(method, dataset)
         if len(values):
             difference = paired_difference(values, student)
-            closed = _closed(difference, student, teacher)
-            told.append(
-                f"**{method}** reaches {_reached(values)}{_verdict(difference, study.reference)}{closed}"
-            )
-    return told + [_further(study, name) for name in others]
+            verdict = _verdict(difference, table.reference) + _closed(difference, student, teacher)
+            told.append(f"**{method}** reaches {_reached(values)}{verdict}.")
+    return told + [_further(table, name) for name in others]
 
 
 def _reached(values: pd.Series) -> str:
@@ -74,17 +75,16 @@ def _below_teacher(student: pd.Series, teacher: pd.Series) -> str:
 
 def _verdict(difference: Difference | None, reference: str) -> str:
     if difference is None:
-        return f"; no seed in common with {reference}, so nothing can be compared."
-    side = "above" if difference.mean > 0 else "below"
-    text = f", {abs(difference.mean):.2f} points {side} {reference}"
+        return f"; no seed in common with {reference}, so nothing can be compared"
+    text = f", {abs(difference.mean):.2f} points {'above' if difference.mean > 0 else 'below'} {reference}"
+    if signed(difference.mean) == signed(0):
+        text = f", within 0.01 points of {reference}"
     if difference.num_seeds == 1:
-        return text + " at the one seed they share, which proves little."
+        return text + " at one seed"
     if difference.num_seeds < MIN_SEEDS:
-        return text + f" (± {difference.std:.2f} over two seeds, too few for an interval)."
-    interval = f"95% interval {interval_text(difference)} over {seeds_text(difference.num_seeds)}"
-    if difference.is_shown:
-        return text + f" ({interval}: more than the luck of the seeds)."
-    return text + f" ({interval}, which includes zero: no difference is shown)."
+        return text + f" (± {difference.std:.2f} over two seeds)"
+    shown = "beyond seed variance" if difference.is_shown else "no difference is shown"
+    return text + f" ({interval_text(difference)}): {shown}"
 
 
 def _closed(difference: Difference | None, student: pd.Series, teacher: pd.Series) -> str:
@@ -92,21 +92,19 @@ def _closed(difference: Difference | None, student: pd.Series, teacher: pd.Serie
     if difference is None or not difference.is_shown or difference.mean <= 0 or teacher.empty:
         return ""
     gap = teacher.mean() - student.mean()
-    return f" That is {100 * difference.mean / gap:.0f}% of the distance to the teacher." if gap > 0 else ""
+    return f", {100 * difference.mean / gap:.0f}% of the distance to the teacher" if gap > 0 else ""
 
 
-def _further(study: Study, dataset: str) -> str:
-    student = study.by_seed(study.baseline, dataset)
+def _further(table: RunTable, dataset: str) -> str:
+    student = table.by_seed(table.baseline, dataset)
     parts = []
-    for run in study.names:
-        values = study.by_seed(run, dataset)
-        difference = paired_difference(values, student) if run in study.methods else None
+    for run in table.names:
+        values = table.by_seed(run, dataset)
+        difference = paired_difference(values, student) if run in table.methods else None
         if len(values):
             parts.append(f"{run} {mean_std(values)}" + (f" ({_brief(difference)})" if difference else ""))
     return f"On `{dataset}`: {', '.join(parts)}."
 
 
 def _brief(difference: Difference) -> str:
-    if difference.num_seeds < MIN_SEEDS:
-        return f"{difference.mean:+.2f}".replace("-", "−")
-    return f"{interval_text(difference)}"
+    return signed(difference.mean) if difference.num_seeds < MIN_SEEDS else interval_text(difference)

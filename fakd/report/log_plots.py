@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,68 +11,71 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .plots import clean, plain_log, png, styles
-from .results import Study
+from .table import RunTable
 
 _FIRST = ("total_loss", "loss_seg", "loss_aux")
 _SPREAD = {"trace": "trace", "eigenvalue": "largest eigenvalue"}
 _HIGHLIGHTED = 5  # classes with a colour of their own
 
-# By run, what metrics.json holds for each seed: a row per iteration, a column per name.
-Logs = Mapping[str, Sequence[pd.DataFrame]]
 
-
-def logged(study: Study, logs: Logs) -> bytes | None:
+def logged(table: RunTable) -> bytes | None:
     """A panel per loss, per number a loss logs (as its lambda) and for the learning rate.
 
     Thin lines are seeds, thick ones their mean. None where nothing was logged.
     """
-    columns = dict.fromkeys(column for tables in logs.values() for table in tables for column in table)
+    columns = dict.fromkeys(column for logs in table.logs.values() for log in logs for column in log)
     names = [name for name in _FIRST if name in columns]
     names += sorted(name for name in columns if name.startswith("loss_") and name not in _FIRST)
     names += sorted(name for name in columns if _is_of_a_loss(name))
     names += [name for name in ("lr",) if name in columns]
     if not names:
         return None
+    style = {run: style | {"marker": ""} for run, style in styles(table).items()}
     rows = -(-len(names) // 3)
     figure = Figure(figsize=(11, 0.8 + 2.3 * rows), layout="constrained")
     grid = figure.subplots(rows, 3, squeeze=False).ravel()
     for axes, name in zip(grid, names, strict=False):
-        for run, tables in logs.items():
-            seeds = [table[name].dropna() for table in tables if name in table]
+        for run, logs in table.logs.items():
+            seeds = [log[name].dropna() for log in logs if name in log]
             if seeds:
-                _lines(axes, pd.concat(seeds, axis=1).sort_index(), _style(study, run))
+                _lines(axes, pd.concat(seeds, axis=1).sort_index(), style[run])
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.locator_params(axis="x", nbins=5)
         clean(axes, "both")
     for axes in grid[len(names) :]:
         axes.remove()
-    handles = [Line2D([], [], **_style(study, run), label=run) for run in logs]
+    handles = [Line2D([], [], **style[run], label=run) for run in table.logs]
     figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=9)
     figure.supxlabel("iteration", fontsize=9)
     return png(figure)
 
 
-def spread(logs: Logs) -> bytes | None:
+def covariances(logs: list[pd.DataFrame]) -> list[str]:
+    """The losses whose covariances some logs follow."""
+    return sorted({column.split("/")[0] for log in logs for column in log if "/trace/" in column})
+
+
+def spread(table: RunTable) -> bytes | None:
     """A row per run and loss that keeps covariances: their trace and largest eigenvalue, a line per class.
 
     The classes that end highest have a colour, the others are grey; the dashed line is the median. Mean over
     seeds. None where nothing of the kind was logged.
     """
     found = {
-        (run, loss): pd.concat(tables).groupby(level=0).mean()
-        for run, tables in logs.items()
-        for loss in sorted({c.split("/")[0] for table in tables for c in table if "/trace/" in c})
+        (run, loss): pd.concat(logs).groupby(level=0).mean()
+        for run, logs in table.logs.items()
+        for loss in covariances(logs)
     }
     if not found:
         return None
     palette = [color_sequences["petroff10"][i] for i in (0, 1, 2, 4, 9)]
     figure = Figure(figsize=(10, 0.4 + 2.7 * len(found)), layout="constrained")
     grid = figure.subplots(len(found), 2, squeeze=False)
-    for ((run, loss), table), axes_row in zip(found.items(), grid, strict=True):
+    for ((run, loss), log), axes_row in zip(found.items(), grid, strict=True):
         for axes, (kind, title) in zip(axes_row, _SPREAD.items(), strict=True):
             prefix = f"{loss}/{kind}/"
-            values = table[[c for c in table if c.startswith(prefix)]].dropna(how="all")
+            values = log[[c for c in log if c.startswith(prefix)]].dropna(how="all")
             values = values.rename(columns=lambda column, prefix=prefix: column.removeprefix(prefix))
             values = values[values > 0]  # a class that was never seen has none
             top = values.iloc[-1].nlargest(_HIGHLIGHTED).index
@@ -93,10 +95,6 @@ def spread(logs: Logs) -> bytes | None:
 def _is_of_a_loss(name: str) -> bool:
     """Whether a loss logged it: ``<loss>/<name>``, and no number per class."""
     return name.count("/") == 1 and not name.startswith("sem_seg/")
-
-
-def _style(study: Study, run: str) -> dict[str, Any]:
-    return styles(study)[run] | {"marker": ""}
 
 
 def _lines(axes: Axes, seeds: pd.DataFrame, style: dict[str, Any]) -> None:

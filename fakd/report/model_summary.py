@@ -68,7 +68,7 @@ def summarize(cfg: CfgNode, name: str, size: tuple[int, int]) -> ModelSummary:
     )
 
 
-def describe(summaries: list[ModelSummary]) -> str:
+def summary_table(summaries: list[ModelSummary]) -> str:
     """A table with one column per network; with two, their ratio beside them."""
     rows: list[list[str]] = [
         ["parameters in use", *(f"{s.params / 1e6:.3f} M" for s in summaries)],

@@ -1,4 +1,4 @@
-"""What trained networks make of images of a test set: predictions, and how strongly each pixel is felt."""
+"""What trained networks make of images of a test set: predictions, and the strength of their features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fakd.evaluation import as_tested
 
 
 @dataclass(frozen=True)
-class Scenes:
+class Samples:
     """Images of a registered dataset, spread over it.
 
     Attributes:
@@ -42,7 +42,7 @@ class Scenes:
     void: int
 
 
-def load_scenes(dataset: str, count: int) -> Scenes:
+def load_samples(dataset: str, count: int) -> Samples:
     """``count`` images at most, evenly spread: neighbours in a video are one image many times.
 
     Raises:
@@ -50,7 +50,7 @@ def load_scenes(dataset: str, count: int) -> Scenes:
     """
     metadata = MetadataCatalog.get(dataset)
     records, read_label = evenly_spaced(DatasetCatalog.get(dataset), count), label_reader(metadata)
-    return Scenes(
+    return Samples(
         records,
         [read_image(r["file_name"]) for r in records],
         [read_label(r["sem_seg_file_name"]) for r in records],

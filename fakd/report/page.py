@@ -16,6 +16,10 @@ from fakd.files import atomic_write
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
+class LeftOut(Exception):
+    """A section cannot be made; the message says why."""
+
+
 class Block(Protocol):
     """Part of a page. Text in it may hold ``**bold**`` and ``code`` marks and nothing else of Markdown."""
 
@@ -26,15 +30,16 @@ class Block(Protocol):
 
 @dataclass(frozen=True)
 class Heading:
-    """Heading of a section."""
+    """Heading of a section; ``level`` 3 for one within a part of the page."""
 
     text: str
+    level: int = 2
 
     def markdown(self) -> str:
-        return f"## {self.text}"
+        return f"{'#' * self.level} {self.text}"
 
     def html(self) -> str:
-        return f"<h2>{_inline(self.text)}</h2>"
+        return f"<h{self.level}>{_inline(self.text)}</h{self.level}>"
 
 
 @dataclass(frozen=True)
@@ -98,11 +103,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture; Markdown links to ``pictures/<name>.png``, which the caller writes."""
+    """A picture; Markdown links to ``pictures/<name>.png``, which the caller writes.
+
+    ``is_photo`` keeps its colours where a plot is inverted, in dark mode.
+    """
 
     name: str
     png: bytes
     caption: str
+    is_photo: bool = False
 
     def markdown(self) -> str:
         return f"![{self.caption}](pictures/{self.name}.png)\n\n*{self.caption}*"
@@ -111,7 +120,8 @@ class Picture:
         data = base64.b64encode(self.png).decode()
         caption = html.escape(self.caption)
         return (
-            f'<figure><img tabindex=0 alt="{caption}" src="data:image/png;base64,{data}">'
+            f'<figure><img tabindex=0 class="{"photo" if self.is_photo else "plot"}" alt="{caption}" '
+            f'src="data:image/png;base64,{data}">'
             f"<figcaption>{caption}</figcaption></figure>"
         )
 
@@ -123,7 +133,7 @@ def to_markdown(title: str, blocks: Sequence[Block]) -> str:
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
     """The page as one HTML file that needs no other."""
-    body = "\n".join(block.html() for block in blocks)
+    body = "\n".join([_contents(blocks), *(block.html() for block in blocks)])
     return Template(_TEMPLATE.read_text("utf-8")).substitute(title=html.escape(title), body=body)
 
 
@@ -141,6 +151,15 @@ def save_page(folder: Path, name: str, title: str, blocks: Sequence[Block]) -> P
     return folder / f"{name}.html"
 
 
+def _contents(blocks: Sequence[Block]) -> str:
+    """Links to the headings of a long page, which the page's script gives their targets."""
+    headings = [block for block in blocks if isinstance(block, Heading)]
+    links = "".join(
+        f'<a class="l{h.level}" href="#h{i}">{_inline(h.text)}</a>' for i, h in enumerate(headings)
+    )
+    return f"<nav>{links}</nav>" if len(headings) > 4 else ""
+
+
 def _inline(text: str) -> str:
     text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(text))
     return re.sub(r"`(.+?)`", r"<code>\1</code>", text)
@@ -148,4 +167,4 @@ def _inline(text: str) -> str:
 
 def _cell(text: object) -> str:
     mark = "up" if "▲" in str(text) else "down" if "▼" in str(text) else ""
-    return f'<td class="{mark}">{html.escape(str(text))}</td>'
+    return f'<td class="{mark}">{_inline(str(text))}</td>'

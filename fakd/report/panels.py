@@ -1,17 +1,16 @@
 """One picture of images, truth and what several networks make of them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from fakd.functional.confusion import confusion_matrix, metrics_from_confusion
 
-from .tiles import Tile, write_tiles
+from .tiles import Tile, draw_tiles
 
 _VOID = (0, 0, 0)
-_RIGHT, _BOTH, _MENDED, _BROKEN = (238, 238, 238), (150, 150, 150), (0, 114, 178), (213, 94, 0)
+_RIGHT, _BOTH, _FIXED, _BROKEN = (238, 238, 238), (150, 150, 150), (0, 114, 178), (213, 94, 0)
 
 
 def image_miou(prediction: np.ndarray, truth: np.ndarray, num_classes: int, ignore_value: int) -> float:
@@ -32,7 +31,6 @@ def most_different(scores: np.ndarray, count: int) -> list[int]:
 
 
 def draw_panels(
-    path: str | Path,
     images: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
     predictions: Mapping[str, Sequence[np.ndarray]],
@@ -43,14 +41,13 @@ def draw_panels(
     count: int = 5,
     compare: Sequence[str] | None = None,
     baseline: str = "",
-) -> list[int]:
-    """Writes a PNG with a row per image: image, truth, then every run with its mIoU on that image.
+) -> tuple[bytes, list[int]]:
+    """A PNG with a row per image: image, truth, then every run with its mIoU on that image.
 
     The images shown are those on which the mIoU of the runs differs most. That makes differences visible, and
     is not what a typical image looks like; the picture says so.
 
     Args:
-        path: of the PNG.
         images: (H, W, 3) uint8 RGB.
         truths: (H, W) class ids or ``ignore_value``.
         predictions: by run, in the order of the columns, (H, W) class ids of every image.
@@ -62,7 +59,7 @@ def draw_panels(
         baseline: one of the runs; below every prediction comes a map of its errors and of those of this run.
 
     Returns:
-        Indices of the images shown.
+        The content of the PNG, and the indices of the images shown.
 
     Raises:
         ValueError: a run has not one prediction per image; names the run.
@@ -98,18 +95,17 @@ def draw_panels(
         legend |= {
             "right": _RIGHT,
             f"wrong here and in {baseline}": _BOTH,
-            f"wrong in {baseline}, right here": _MENDED,
+            f"wrong in {baseline}, right here": _FIXED,
             f"right in {baseline}, wrong here": _BROKEN,
         }
     note = (
         f"The {len(chosen)} of {len(images)} images on which the runs' mIoU differs most: not typical ones."
     )
-    write_tiles(path, rows, ["image", "truth", *predictions], note, legend)
-    return chosen
+    return draw_tiles(rows, ["image", "truth", *predictions], note, legend), chosen
 
 
 def error_map(prediction: np.ndarray, other: np.ndarray, truth: np.ndarray, ignore_value: int) -> np.ndarray:
     """(H, W, 3) uint8: where a prediction is right, and where it is wrong alone or together with another."""
-    colours = np.array([_RIGHT, _MENDED, _BROKEN, _BOTH, _VOID], np.uint8)
+    colours = np.array([_RIGHT, _FIXED, _BROKEN, _BOTH, _VOID], np.uint8)
     kind = 2 * (prediction != truth) + (other != truth)
     return colours[np.where(truth == ignore_value, 4, kind)]

@@ -16,7 +16,7 @@ import numpy as np
 from fakd.config import load_config, read_experiments, read_paper
 from fakd.files import atomic_write
 
-from .results import TEACHER
+from .table import TEACHER
 
 BEGIN = "<!-- Below: written by tools/paper_tables.py from paper.yaml and results.json. -->"
 END = "<!-- Above: written by tools/paper_tables.py. -->"

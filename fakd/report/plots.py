@@ -1,7 +1,10 @@
 """The pictures of a report, as PNG bytes on white."""
 
 import io
-from collections.abc import Iterable, Sequence
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,34 +15,48 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from .results import TEACHER, Study
+from .table import STUDENT, TEACHER, RunTable
+from .tables import are_packed, classes
 
-# Told apart by colour-blind readers too; the two greys are left to the baseline.
-_METHOD_COLOURS = [to_rgb(color_sequences["petroff10"][i]) for i in (0, 2, 1, 4, 9, 5, 7, 6)]
-
+# Told apart by colour-blind readers too; the two greys are left to teacher and student.
+_COLOURS = [to_rgb(color_sequences["petroff10"][i]) for i in (0, 2, 1, 4, 9, 5, 7, 6)]
+_STROKES = [("-", "o"), ("--", "s"), (":", "D"), ("-.", "^")]
+# A method's place gives its colour in every report; those most often shown together come first.
+_METHODS = (
+    *("cwd", "fakd", "pd", "cwd_mmseg", "fakd_paper", "at", "cirkd", "dist"),
+    *("skds", "ifvd", "dsd", "mgd", "fitnet", "dkd", "normalized_feature", "cwd_feature"),
+    *("fakd_pd", "cwd_cirkd", "fakd_pd_paper", "skds_cirkd", "ifvd_cirkd", "cirkd_batch", "cirkd_voc"),
+)
 _MIN_SPAN = 5.0  # points of mIoU
 
 
-def colours(study: Study) -> dict[str, tuple]:
-    """One colour per run, the same in every picture: black teacher, grey baseline."""
-    fixed: dict[str, tuple] = {TEACHER: (0.1, 0.1, 0.1), study.baseline: (0.55, 0.55, 0.55)}
-    methods: dict[str, tuple] = {
-        m: _METHOD_COLOURS[i % len(_METHOD_COLOURS)] for i, m in enumerate(study.methods)
-    }
-    return {name: (fixed | methods)[name] for name in study.names}
+def styles(table: RunTable) -> dict[str, dict[str, Any]]:
+    """Colour, line and marker of each run: by its method's name, variants of one method paler in turn."""
+    variants: dict[str, list[str]] = {}
+    for name in table.names:
+        variants.setdefault(_method(name), []).append(name)
+    found = {}
+    for method, names in variants.items():
+        place = _METHODS.index(method) if method in _METHODS else zlib.crc32(method.encode()) % 32
+        colour = {TEACHER: (0.1, 0.1, 0.1), STUDENT: (0.55, 0.55, 0.55)}.get(
+            method, _COLOURS[place % len(_COLOURS)]
+        )
+        for i, name in enumerate(names):
+            line, marker = _STROKES[(place // len(_COLOURS) + i) % len(_STROKES)]
+            pale = 0.65 * i / len(names)
+            mixed = tuple(pale + (1 - pale) * part for part in colour)
+            found[name] = {"color": mixed, "linestyle": line, "marker": marker}
+    return {name: found[name] for name in table.names}
 
 
-def styles(study: Study) -> dict[str, dict[str, Any]]:
-    """How each run's line or dots are drawn: its colour, and other strokes once all colours are taken."""
-    turns = {name: i // len(_METHOD_COLOURS) for i, name in enumerate(study.methods)}
-    return {
-        name: {
-            "color": colour,
-            "linestyle": ("-", "--", ":")[turns.get(name, 0) % 3],
-            "marker": "osD"[turns.get(name, 0) % 3],
-        }
-        for name, colour in colours(study).items()
-    }
+def colours(table: RunTable) -> dict[str, tuple]:
+    """That of :func:`styles` alone."""
+    return {name: style["color"] for name, style in styles(table).items()}
+
+
+def _method(run: str) -> str:
+    """That a run's name begins with, as in "fakd-lambda=2" and "fakd (LAMBDA 2)"."""
+    return re.split(r"-| \(", Path(run).name)[0]
 
 
 def png(figure: Figure) -> bytes:
@@ -49,26 +66,27 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def overview(study: Study) -> bytes | None:
+def overview(table: RunTable) -> bytes | None:
     """A dot per seed, a bar at the mean, a row per run; None without a method.
 
     The teacher is left out: it is so far off that it would squeeze all differences into nothing. The axis
     spans at least five points, so that a tiny difference looks tiny.
     """
-    dataset, palette = study.datasets[0], colours(study)
-    palette.pop(TEACHER, None)
-    if not study.methods:
+    dataset, palette = table.datasets[0], colours(table)
+    for teacher in table.teachers:
+        palette.pop(teacher)
+    if not table.methods:
         return None
     figure = Figure(figsize=(8, 0.7 + 0.32 * len(palette)), layout="constrained")
     axes = figure.subplots()
     for row, (name, colour) in enumerate(palette.items()):
-        values = study.by_seed(name, dataset)
+        values = table.by_seed(name, dataset)
         axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.6, markersize=8, markeredgewidth=0)
         if len(values) > 1:
             axes.plot([values.mean()], [row], "|", color=colour, markersize=16, markeredgewidth=2.5)
-    student = study.by_seed(study.baseline, dataset)
+    student = table.by_seed(table.baseline, dataset)
     if len(student):
-        axes.axvline(student.mean(), color=palette[study.baseline], linestyle=":", zorder=0)
+        axes.axvline(student.mean(), color=palette[table.baseline], linestyle=":", zorder=0)
     low, high = axes.get_xlim()
     widen = max(0.0, _MIN_SPAN - (high - low)) / 2
     axes.set_xlim(low - widen, high + widen)
@@ -79,62 +97,162 @@ def overview(study: Study) -> bytes | None:
     return png(figure)
 
 
-def class_bars(study: Study, table: pd.DataFrame) -> bytes:
-    """A :func:`class_table` on the left, its difference to the baseline on the right."""
-    figure = Figure(figsize=(9, 1.2 + len(table) * (0.1 + 0.09 * len(table.columns))), layout="constrained")
+def class_bars(table: RunTable) -> bytes:
+    """IoU per class on the left, minus the baseline's on the right."""
+    iou = classes(table)
+    figure = Figure(figsize=(9, 1.2 + len(iou) * (0.1 + 0.09 * len(iou.columns))), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    _grouped_bars(left, table, study)
+    _grouped_bars(left, iou, table)
     left.set_xlabel("IoU, %")
-    left.set_yticks(np.arange(len(table)), table.index)
-    left.set_ylim(len(table) - 0.4, -0.6)
-    if study.baseline in table and study.methods:
-        gains = table[[m for m in study.methods if m in table]].sub(table[study.baseline], axis=0)
-        _grouped_bars(right, gains, study)
+    left.set_yticks(np.arange(len(iou)), iou.index)
+    left.set_ylim(len(iou) - 0.4, -0.6)
+    if table.baseline in iou and table.methods:
+        gains = iou[table.methods].sub(iou[table.baseline], axis=0)
+        _grouped_bars(right, gains, table)
         right.axvline(0, color="black", linewidth=0.8)
-        right.set_xlabel(f"IoU minus that of {study.reference}, points")
+        right.set_xlabel(f"IoU minus that of {table.reference}, points")
     else:
         right.remove()
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
     return png(figure)
 
 
-def class_table(study: Study) -> pd.DataFrame:
-    """Mean IoU over seeds on the primary test set: a row per class as in the dataset, a column per run."""
-    iou = study.iou[study.iou["dataset"] == study.datasets[0]]
-    table = iou.pivot_table(
-        index="class", columns="run", values="IoU", aggfunc="mean", sort=False, dropna=False
-    )
-    return table.astype(float)[[n for n in study.names if n in table]]
-
-
-def curves(study: Study) -> bytes | None:
+def curves(table: RunTable) -> bytes | None:
     """mIoU while training, thin per seed and thick in the mean; None where nobody was evaluated twice."""
-    if study.curves.groupby(["run", "seed"]).size().lt(2).all():
+    if table.curves.groupby(["run", "seed"]).size().lt(2).all():
         return None
-    figure = Figure(figsize=(9, max(4, 0.2 * len(study.names))), layout="constrained")
+    figure = Figure(figsize=(9, max(4, 0.2 * len(table.names))), layout="constrained")
     axes = figure.subplots()
-    for name, style in styles(study).items():
-        table = study.curves[study.curves["run"] == name].pivot(
-            index="iteration", columns="seed", values="mIoU"
-        )
-        if table.shape[1] > 1:
-            axes.plot(table, color=style["color"], alpha=0.3, linewidth=0.8)
-        if not table.empty:
-            mean = table.dropna().mean(axis=1)  # a mean of fewer seeds would jump
+    for name, style in styles(table).items():
+        points = table.curves[table.curves["run"] == name]
+        seeds = points.pivot(index="iteration", columns="seed", values="mIoU")
+        if seeds.shape[1] > 1:
+            axes.plot(seeds, color=style["color"], alpha=0.3, linewidth=0.8)
+        if not seeds.empty:
+            mean = seeds.dropna().mean(axis=1)  # a mean of fewer seeds would jump
             axes.plot(mean, **style, label=name, linewidth=2, markersize=3)
-    axes.set_xlabel("iteration")
-    axes.set_ylabel(f"mIoU on {study.datasets[0]}, %")
+    return _labelled(figure, axes, "iteration", table)
+
+
+def over_time(table: RunTable) -> bytes | None:
+    """mIoU over seconds of training, the mean over seeds; None where nobody was evaluated twice.
+
+    None too where the seconds are not known, or are those of all students that were packed.
+    """
+    points = table.curves.dropna(subset="seconds")
+    if are_packed(table) or points.groupby(["run", "seed"]).size().lt(2).all():
+        return None
+    figure = Figure(figsize=(9, max(4, 0.2 * len(table.names))), layout="constrained")
+    axes = figure.subplots()
+    for name, style in styles(table).items():
+        by_iteration = points[points["run"] == name].groupby("iteration", as_index=False)
+        mean = by_iteration[["seconds", "mIoU"]].mean()
+        axes.plot(mean["seconds"], mean["mIoU"], **style, label=name, markersize=3)
+    return _labelled(figure, axes, "seconds of training", table)
+
+
+def by_value(table: RunTable) -> bytes | None:
+    """mIoU over every config key with several numbers, a panel per key; None where none varies."""
+    scores = table.scores[table.scores["dataset"] == table.datasets[0]][["run", "seed", "mIoU"]]
+    runs = table.runs[["run", "seed", "values"]].merge(scores, on=["run", "seed"])
+    keys = sorted({key for values in runs["values"] for key in values})
+    panels = {key: frame for key in keys if (frame := _along(runs, key)) is not None}
+    if not panels:
+        return None
+    figure = Figure(figsize=(6.5, 3.6 * len(panels)), layout="constrained")
+    student, palette = table.by_seed(table.baseline, table.datasets[0]), colours(table)
+    rows = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for axes, (key, frame) in zip(rows, panels.items(), strict=True):
+        for method, points in frame.groupby("method"):
+            over = points.groupby("value")["mIoU"]
+            error = over.std().fillna(0)
+            colour = palette[points["run"].iloc[0]]
+            axes.errorbar(
+                over.mean().index, over.mean(), error, color=colour, marker="o", capsize=3, label=method
+            )
+        if len(student):
+            axes.axhline(student.mean(), color="0.55", linestyle=":", label=table.reference)
+        axes.set_xlabel(key)
+        axes.set_ylabel(f"mIoU on {table.datasets[0]}, %")
+        axes.legend(frameon=False)
+        clean(axes, "both")
+    return png(figure)
+
+
+def _along(runs: pd.DataFrame, key: str) -> pd.DataFrame | None:
+    """Rows with a number for ``key``: its value, mIoU, and which method it was."""
+    rows = [
+        {"value": float(values[key]), "mIoU": miou, "method": _method(run), "run": run}
+        for run, values, miou in zip(runs["run"], runs["values"], runs["mIoU"], strict=True)
+        if isinstance(values.get(key), (int, float)) and not isinstance(values[key], bool)
+    ]
+    frame = pd.DataFrame(rows)
+    return frame if len(frame) and frame["value"].nunique() > 1 else None
+
+
+def _labelled(figure: Figure, axes: Axes, xlabel: str, table: RunTable) -> bytes:
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(f"mIoU on {table.datasets[0]}, %")
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     clean(axes)
     return png(figure)
 
 
-def _grouped_bars(axes: Axes, table: pd.DataFrame, study: Study) -> None:
-    names: Sequence[str] = list(table.columns)
-    height = 0.8 / len(names)
-    for i, name in enumerate(names):
-        offset = (i - (len(names) - 1) / 2) * height
-        axes.barh(np.arange(len(table)) + offset, table[name], height, color=colours(study)[name], label=name)
+def label_points(axes: Axes, points: Mapping[str, tuple[float, float]], limit: int) -> None:
+    """Writes names beside their points, no two over each other: each at the nearest place that is free.
+
+    Args:
+        axes: whose scales and layout are final.
+        points: (x, y) by name, those to be named first in front.
+        limit: names at most.
+    """
+    size = 7.5
+    places = {name: axes.transData.transform(xy) for name, xy in points.items()}
+    point = axes.figure.dpi / 72
+    taken = [(x - 3 * point, y - 3 * point, x + 3 * point, y + 3 * point) for x, y in places.values()]
+    for name, (x, y) in list(places.items())[:limit]:
+        width, height = 0.56 * size * len(short(name)) * point, 1.1 * size * point
+        for right, up in (
+            (1, 0),
+            (-1, 0),
+            (1, 1),
+            (-1, 1),
+            (1, -1),
+            (-1, -1),
+            (1, 2),
+            (-1, 2),
+            (1, -2),
+            (-1, -2),
+        ):
+            left = x + 5 * point if right > 0 else x - 5 * point - width
+            box = (left, y + (up - 0.5) * height, left + width, y + (up + 0.5) * height)
+            (x0, y0), (x1, y1) = axes.transAxes.transform([(0, 0), (1, 1)])
+            inside = box[0] >= x0 and box[1] >= y0 and box[2] <= x1 and box[3] <= y1
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                axes.annotate(
+                    short(name),
+                    tuple(axes.transData.inverted().transform((left, y + up * height))),
+                    va="center",
+                    fontsize=size,
+                ).set_in_layout(False)  # a long name may not squeeze the axes
+                break
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def short(name: str, length: int = 20) -> str:
+    """A name that fits beside a picture."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def _grouped_bars(axes: Axes, values: pd.DataFrame, table: RunTable) -> None:
+    palette, height = colours(table), 0.8 / len(values.columns)
+    for i, name in enumerate(values.columns):
+        offset = (i - (len(values.columns) - 1) / 2) * height
+        axes.barh(np.arange(len(values)) + offset, values[name], height, color=palette[name], label=name)
     clean(axes)
 
 
@@ -150,7 +268,7 @@ def plain_log(axes: Axes, name: str, values: Iterable[float]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def clean(axes: Axes, grid: Literal["both", "x", "y"] = "x") -> None:
+def clean(axes: Axes, grid: Literal["x", "y", "both"] = "x") -> None:
     """No frame on top and right, and a faint grid of one axis or "both"."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color="0.9", linewidth=0.8)

@@ -126,6 +126,22 @@ class FinishedRun(BaseModel):
         return self.pair, self.identity if self.digest else self.source
 
     @property
+    def references(self) -> set[str]:
+        """What ``teacher`` is of those who learnt from this run."""
+        return {self.identity, str(self.folder and self.folder.resolve())}
+
+    @property
+    def label(self) -> str:
+        """What it is called in a table, where no other run has to be told from it."""
+        return self.run or self.method
+
+    @property
+    def is_distilled(self) -> bool:
+        if self.config:
+            return self.config["MODEL"]["META_ARCHITECTURE"] == "Distiller"
+        return bool(self.teacher) or self.label != "student"
+
+    @property
     def classes(self) -> list[str]:
         return list(self.metrics_by_dataset[self.dataset].IoU)
 

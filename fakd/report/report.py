@@ -1,110 +1,181 @@
-"""Writes ``report.md`` and ``report.html`` of a study: what was measured, and under which circumstances."""
+"""Writes the report of finished runs: what was measured, and under which circumstances."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import class_plots, headline, plots, tables
-from .page import Block, Bullets, Code, Heading, Picture, Table, Text, save_page
-from .results import Study, read_study
+import pandas as pd
+
+from fakd.config import read_paper
+from fakd.engine.cli import message_of
+from fakd.files import atomic_write
+
+from . import tables
+from .page import Block, Bullets, Code, Heading, LeftOut, Picture, Table, Text, save_page
+from .sections import SECTIONS, Context
+from .table import RunTable, read_tables
 
 
-def write_report(study_folder: str | Path, command: str = "") -> Path:
-    """Writes ``report.md``, ``report.html`` and ``pictures/`` into the folder of a study.
+def write_report(
+    paths: Sequence[str | Path],
+    output: str | Path,
+    *,
+    command: str = "",
+    baseline: str | Path | None = None,
+    num_images: int = 40,
+    sections: Sequence[str] = (),
+    side_by_side: bool = False,
+    paper: str = "",
+    name: str = "report",
+) -> Path:
+    """Writes ``<name>.md``, ``<name>.html``, ``pictures/``, ``table.csv`` and ``table.tex``.
 
     Args:
-        study_folder: holds ``<run>/seed<k>/result.json``, see :mod:`fakd.report.results`, and maybe
-            ``panels.png`` from :func:`fakd.report.panels.draw_panels`.
-        command: what a reader types to get these runs again.
+        paths: folders of finished runs or of sweeps, folders that hold some, and files of kept lines.
+        output: folder to write into.
+        command: what a reader types to get these numbers again; "" takes that of the report before.
+        baseline: see :func:`fakd.report.table.read_tables`.
+        num_images: how many images of the first test set the networks are shown, from which those are chosen
+            where the runs differ most; 0: no pictures of predictions.
+        sections: headings of :data:`fakd.report.sections.SECTIONS`; default all.
+        side_by_side: instead of the sections, one table with columns for each path.
+        paper: project whose paper's values are shown beside ours, where the runs' sweep names none.
+        name: of the files.
 
     Returns:
-        The path of ``report.html``, which needs no other file. ``report.md`` needs ``pictures/`` beside it.
+        The path of the HTML file, which needs no other.
 
     Raises:
-        FileNotFoundError: the folder is not there or holds no finished run.
+        FileNotFoundError: a path is not there or holds no run, or no run is finished.
+        ValueError: the baseline is not among the runs, or there is no such section.
     """
-    folder = Path(study_folder)
-    study = read_study(folder)
-    title = f"Distillation on {study.datasets[0]}: what the teacher's help was worth"
-    blocks = list(study_blocks(study, folder / "panels.png", command))
-    return save_page(folder, "report", title, blocks)
-
-
-def study_blocks(study: Study, panels: Path | None = None, command: str = "") -> Iterator[Block]:
-    """All there is to say of a study; see :func:`write_report`."""
-    yield Text(headline.lead(study), "lead")
-    yield Bullets(headline.sentences(study))
-    yield Text(tables.circumstances(study), "note")
-    if study.problems:
-        count = len(study.problems)
-        yield Text(f"**This study has gaps:** {count} listed at the end, under “Missing runs”.", "warning")
-    yield from result_blocks(study)
-    yield Heading("What it costs")
-    yield Table(tables.cost(study))
-    yield Text(_cost_note(study), "note")
-    if len(study.methods) > 1:
-        yield Heading("Method against method")
-        yield Table(tables.pairs(study))
-        yield Text("mIoU of the first minus that of the second at the same seed; ▲ and ▼ as above.", "note")
-    if panels is not None and panels.exists():
-        yield Heading("Examples")
-        yield Picture("panels", panels.read_bytes(), "Image, truth, and what each run makes of it.")
-    yield from _per_class(study)
-    if picture := plots.curves(study):
-        yield Heading("While training")
-        yield Picture(
-            "curves", picture, "mIoU at every evaluation: thin lines are seeds, thick ones their mean."
-        )
-    yield Heading("Every run")
-    yield Table(tables.every_run(study))
-    yield Heading("Protocol of every run")
-    yield Table(tables.protocol(study))
-    if study.problems:
-        yield Heading("Missing runs")
-        yield Bullets(study.problems)
+    output = Path(output)
+    chosen = _chosen(sections)
+    command = _remembered(output / "command.txt", command)
+    if side_by_side:
+        blocks = list(_side_by_side(paths, baseline))
+        title = "Runs side by side"
+    else:
+        found, problems = read_tables(paths, baseline)
+        contexts = [Context(table, _paper_values(table, paper, problems), num_images) for table in found]
+        blocks = list(_parts(contexts, chosen, problems))
+        title = _title(paths, found)
+        _write_tables(output, contexts)
     if command:
-        yield Heading("How to get these numbers again")
-        yield Code(command)
+        blocks += [Heading("How to get these numbers again"), Code(command)]
+    return save_page(output, name, title, blocks)
 
 
-def result_blocks(study: Study) -> Iterator[Block]:
-    """The runs' scores as dots and as tables, with how to read them."""
-    if picture := plots.overview(study):
-        dots = f"A dot per seed, a bar at the mean; the dotted line is {study.reference}."
-        yield Picture("overview", picture, dots)
-    yield Heading("Results")
-    for dataset in study.datasets:
-        if len(study.datasets) > 1:
-            yield Text(f"On `{dataset}`:")
-        yield Table(tables.summary(study, dataset))
-    yield Text(_results_note(study), "note")
+def _chosen(sections: Sequence[str]) -> list[str]:
+    """Headings by their beginnings, in the order of the page."""
+    for given in sections:
+        if not any(title.lower().startswith(given.lower()) for title in SECTIONS):
+            raise ValueError(f"There is no section '{given}'. There are: {', '.join(SECTIONS)}.")
+    starts = tuple(given.lower() for given in sections) or ("",)
+    return [title for title in SECTIONS if title.lower().startswith(starts)]
 
 
-def _results_note(study: Study) -> str:
-    """How to read :func:`fakd.report.tables.summary`."""
-    return (
-        f"Percent; mean ± sample standard deviation over seeds. **vs {study.baseline}**: mIoU minus that of "
-        f"{study.reference} at the same seed, in points. ▲ better, ▼ worse: the 95% interval of that "
-        "difference (t-distribution, from three seeds on) leaves zero out; without a mark, no difference is "
-        "shown."
+def _remembered(file: Path, command: str) -> str:
+    if command:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file, "w") as stream:
+            stream.write(command)
+    return command or (file.read_text() if file.exists() else "")
+
+
+def _title(paths: Sequence[str | Path], found: list[RunTable]) -> str:
+    spec = Path(paths[0]) / "sweep.json"
+    if len(paths) == 1 and spec.exists():
+        return json.loads(spec.read_text()).get("title") or f"Sweep {Path(paths[0]).name}"
+    datasets = " and ".join(dict.fromkeys(table.datasets[0] for table in found))
+    return f"Distillation on {datasets}: what distillation gained"
+
+
+def _parts(contexts: list[Context], chosen: list[str], problems: list[str]) -> Iterator[Block]:
+    made: list[Block] = []
+    for context in contexts:
+        label = context.table.label
+        if len(contexts) > 1:
+            made.append(Heading(label or context.table.datasets[0]))
+        level = 2 + (len(contexts) > 1)
+        slug = re.sub(r"\W+", "_", label) if len(contexts) > 1 else ""
+        for title in chosen:
+            made += _section(context, title, level, slug)
+    left_out = [line for context in contexts for line in context.left_out]
+    if problems or left_out:
+        told = f"**There are gaps:** {len(problems) + len(left_out)} listed at the end, under “Left out”."
+        yield Text(told, "warning")
+    yield from made
+    if problems or left_out:
+        yield Heading("Left out")
+        yield Bullets([*problems, *left_out])
+
+
+def _section(context: Context, title: str, level: int, slug: str) -> Iterator[Block]:
+    try:
+        blocks = list(SECTIONS[title](context))
+    except LeftOut as reason:
+        where = f" ({context.table.label})" if slug else ""
+        context.left_out.append(f"{title}{where}, because {reason}")
+        return
+    if blocks and title != "Summary":
+        yield Heading(title, level)
+    for block in blocks:
+        if isinstance(block, Picture) and slug:
+            block = Picture(f"{block.name}_{slug}", block.png, block.caption, block.is_photo)
+        yield block
+
+
+def _paper_values(table: RunTable, project: str, problems: list[str]) -> tables.PaperValues:
+    """What a paper reports for the table's pair: the sweep's, or that of the students' config file."""
+    rows = {row.partition("/")[::2] for row in table.runs["paper"] if row}
+    if not rows and project:
+        students = table.runs[~table.runs["run"].isin(table.teachers)]
+        files = {Path(file) for file in students["config_file"].dropna()}
+        rows = {(project, f"{file.parent.name}/{file.stem}") for file in files}
+    if len(rows) != 1:
+        return {}
+    ((project, pair),) = rows
+    try:
+        return read_paper(project).values(pair)
+    except (OSError, ValueError, KeyError) as error:
+        problems.append(f"The paper's values, because they cannot be read: {message_of(error)}")
+        return {}
+
+
+def _write_tables(output: Path, contexts: list[Context]) -> None:
+    numbers = pd.concat([tables.numbers(each.table, each.paper) for each in contexts])
+    texts = [
+        (each.table, tables.summary(each.table, each.table.datasets[0], each.paper)) for each in contexts
+    ]
+    if len(texts) > 1:
+        texts = [(table, each.assign(pair=table.label)) for table, each in texts]
+    shown = pd.concat([each for _, each in texts]).fillna("")
+    output.mkdir(parents=True, exist_ok=True)
+    for file, content in (("table.csv", numbers.to_csv(index=False)), ("table.tex", tables.latex(shown))):
+        with atomic_write(output / file, "w") as stream:
+            stream.write(content)
+
+
+def _side_by_side(paths: Sequence[str | Path], baseline: str | Path | None) -> Iterator[Block]:
+    columns: list[tuple[str, RunTable]] = []
+    problems: list[str] = []
+    for path in paths:
+        found, told = read_tables([path], baseline)
+        title = _title([path], found) if (Path(path) / "sweep.json").exists() else Path(path).stem
+        columns += [(f"{title} ({table.label})" if table.label else title, table) for table in found]
+        problems += told
+    yield Table(tables.side_by_side(columns))
+    yield Text(
+        "mIoU in percent, mean ± sample standard deviation over seeds. **vs**: minus that of the baseline at "
+        "the same seed; ▲ better, ▼ worse: from three seeds on, its 95% interval leaves zero out.",
+        "note",
     )
-
-
-def _per_class(study: Study) -> Iterator[Block]:
-    table = plots.class_table(study)
-    if not table.empty:
-        yield Heading("Per class")
-        yield class_plots.per_class(study, table)
-        yield Table(tables.classes(table))
-        yield Text(
-            f"IoU in percent on {study.datasets[0]}, mean over seeds; – where no label has it.", "note"
-        )
-
-
-def _cost_note(study: Study) -> str:
-    sizes = sorted({tables.size_text(size) for size in study.runs.get("flops_size", [])})
-    return (
-        f"GFLOPs count a multiply-add once, for one image of {' or '.join(sizes) or 'unknown size'} "
-        "(height x width); they and the parameters are those of the network in use, without the auxiliary "
-        "head. s/iteration is the median training step, wall-clock one run with its evaluations; both depend "
-        "on what else the machine was doing."
-    )
+    if any(len(t.by_seed(t.baseline, t.datasets[0])) == 1 for _, t in columns):
+        yield Text("**A number without ± rests on a single seed, which proves little.**", "warning")
+    if problems:
+        yield Heading("Left out")
+        yield Bullets(problems)

@@ -1,10 +1,11 @@
 """The arithmetic of a comparison over seeds, and how it is said."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pandas as pd
-from scipy.stats import t
+from scipy.stats import t, ttest_1samp
 
 MIN_SEEDS = 3  # fewer give no interval worth printing
 
@@ -43,6 +44,30 @@ def paired_difference(values: pd.Series, reference: pd.Series) -> Difference | N
     return Difference(count, differences.mean(), std, margin)
 
 
+def paired_p(values: pd.Series, reference: pd.Series) -> float:
+    """Two-sided p of the paired t-test over the seeds both have; nan for fewer than two."""
+    differences = (values - reference).dropna()
+    if len(differences) < 2:
+        return math.nan
+    if differences.std() == 0:  # where the statistic is not defined
+        return 1.0 if differences.mean() == 0 else 0.0
+    return float(ttest_1samp(differences, 0.0).pvalue)
+
+
+def winner(values: Mapping[str, pd.Series]) -> str:
+    """The run whose mean is the highest, beyond seed variance: shown against every other one; "" if none is.
+
+    Args:
+        values: by run, indexed by seed.
+    """
+    means = {name: column.mean() for name, column in values.items() if len(column)}
+    if len(means) < 2:
+        return ""
+    best = max(means, key=lambda name: means[name])
+    differences = [paired_difference(values[best], values[name]) for name in means if name != best]
+    return best if all(d is not None and d.is_shown for d in differences) else ""
+
+
 def seeds_text(count: int) -> str:
     """ "1 seed", "3 seeds"."""
     return "1 seed" if count == 1 else f"{count} seeds"
@@ -54,21 +79,28 @@ def signed(value: float) -> str:
     return f"{rounded:+.2f}".replace("-", "−")
 
 
+def number(value: float, digits: int = 2) -> str:
+    """ "43.10"; "–" where there is none."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def mean_std(values: pd.Series) -> str:
     """ "43.10 ± 0.42"; without the spread when there is one value, "–" when there is none."""
     values = values.dropna()
-    if values.empty:
-        return "–"
-    return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
+    return number(values.mean()) + _spread(values.std(), len(values))
 
 
 def difference_text(difference: Difference | None) -> str:
     """ "+1.20 ± 0.31 ▲": mean, spread, and a mark when the interval leaves zero out."""
     if difference is None:
         return "–"
-    spread = f" ± {difference.std:.2f}" if difference.num_seeds > 1 else ""
-    mark = (" ▲" if difference.mean > 0 else " ▼") if difference.is_shown else ""
-    return signed(difference.mean) + spread + mark
+    return signed(difference.mean) + _spread(difference.std, difference.num_seeds) + _mark(difference)
+
+
+def difference_with_interval(difference: Difference) -> str:
+    """ "+1.20 (+0.20 to +2.20) ▲"; without the interval below three seeds."""
+    interval = "" if math.isnan(difference.margin) else f" ({interval_text(difference)})"
+    return signed(difference.mean) + interval + _mark(difference)
 
 
 def interval_text(difference: Difference | None) -> str:
@@ -76,3 +108,11 @@ def interval_text(difference: Difference | None) -> str:
     if difference is None or math.isnan(difference.margin):
         return "–"
     return f"{signed(difference.mean - difference.margin)} to {signed(difference.mean + difference.margin)}"
+
+
+def _spread(std: float, count: int) -> str:
+    return f" ± {std:.2f}" if count > 1 else ""
+
+
+def _mark(difference: Difference) -> str:
+    return (" ▲" if difference.mean > 0 else " ▼") if difference.is_shown else ""

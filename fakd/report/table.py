@@ -1,130 +1,253 @@
-"""The table of a sweep: a row per pair and run, at equal iterations and time, beside a paper's numbers."""
+"""Finished runs as tables: those that can be compared in one, named by what tells them apart."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy.stats import ttest_1samp
 
-from fakd.report.results import STUDENT, TEACHER, Study
+from fakd.engine.run_folder import deciding_values
+from fakd.files import read_lines
 
-from .statistics import interval_text, paired_difference, signed
+from .records import METRICS, FinishedRun, read_runs
 
-NOTE = (
-    "Percent; mean ± sample standard deviation over seeds. **vs student**: difference to the same student "
-    "without help, seed by seed, with its 95% interval; p is that of the paired t-test (two-sided). **Equal "
-    "iterations** and **equal time** read every run's mIoU at the last evaluation within the iterations, and "
-    "within the seconds of training, that all runs of the pair had; – where none was made by then, or "
-    "where students were packed: their time and memory are those of the whole pack. **Paper**: what the "
-    "paper reports for this run."
-)
+TEACHER, STUDENT = "teacher", "student"
+_MAX_KEYS = 2  # values in a name; runs that differ in more are called by their folders
 
 
-def table(study: Study, pair: str, paper: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Numbers of every run of a pair."""
-    dataset = study.datasets[0]
-    student = study.by_seed(STUDENT, dataset)
-    pupils = [name for name in study.names if name != TEACHER]
-    ends = (
-        study.curves[study.curves["run"].isin(pupils)]
-        .groupby(["run", "seed"])[["iteration", "seconds"]]
-        .max()
-    )
-    limits = ends.min() if len(ends) else pd.Series({"iteration": math.nan, "seconds": math.nan})
-    if are_packed(study):
-        limits["seconds"] = math.nan  # their seconds are also those of the others in the pack
-    rows = []
-    for name in study.names:
-        values = study.by_seed(name, dataset)
-        runs = study.runs[study.runs["run"] == name]
-        difference = paired_difference(values, student) if name in study.methods else None
-        rows.append(
-            {
-                "pair": pair,
-                "run": name,
-                "seeds": len(values),
-                "mIoU": values.mean(),
-                "std": values.std(),
-                "mAcc": study.by_seed(name, dataset, "mAcc").mean(),
-                "vs student": difference.mean if difference else math.nan,
-                "95% interval": interval_text(difference),
-                "p": paired_p(values, student) if difference else math.nan,
-                "equal iterations": _at(study, name, "iteration", limits["iteration"]),
-                "equal time": _at(study, name, "seconds", limits["seconds"]),
-                "minutes": runs["wall_clock"].mean() / 60,
-                "memory MB": pd.to_numeric(runs["peak_memory_mb"]).mean(),
-                "paper mIoU": paper.get(name, {}).get("mIoU", math.nan),
-                "paper mAcc": paper.get(name, {}).get("mAcc", math.nan),
-            }
-        )
-    return pd.DataFrame(rows)
+@dataclass(frozen=True)
+class RunTable:
+    """Runs of one pair that were tested on the same data.
+
+    Attributes:
+        runs: a row per run: ``run`` (its name), ``seed``, and the other fields of
+            :class:`fakd.report.records.FinishedRun`.
+        scores: a row per run and test set: ``run``, ``seed``, ``dataset``, and mIoU, mAcc, aAcc in percent.
+        iou: a row per run, test set and class: ``run``, ``seed``, ``dataset``, ``class``, ``IoU``.
+        curves: a row per evaluation in training: ``run``, ``seed``, ``iteration``, ``seconds``, and ``mIoU``
+            on the first test set.
+        datasets: test sets, that of the runs' ``dataset`` first.
+        baseline: the run that all others are measured against.
+        label: what tells this table from others of a report; "" for the only one.
+    """
+
+    runs: pd.DataFrame
+    scores: pd.DataFrame
+    iou: pd.DataFrame
+    curves: pd.DataFrame
+    datasets: list[str]
+    baseline: str = STUDENT
+    label: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """Runs in the order of every table: teachers, baseline, methods by name."""
+        return self.teachers + [n for n in (self.baseline,) if n in set(self.runs["run"])] + self.methods
+
+    @property
+    def teachers(self) -> list[str]:
+        """One, or several told apart by their names."""
+        return sorted(n for n in set(self.runs["run"]) - {self.baseline} if _label(n) == TEACHER)
+
+    @property
+    def methods(self) -> list[str]:
+        return sorted(set(self.runs["run"]) - {*self.teachers, self.baseline})
+
+    @property
+    def reference(self) -> str:
+        """How a sentence calls the baseline."""
+        return "the student alone" if self.baseline == STUDENT else self.baseline
+
+    def by_seed(self, run: str, dataset: str, metric: str = "mIoU") -> pd.Series:
+        """One metric of one run, indexed by seed; seeds without a value are left out."""
+        rows = self.scores[(self.scores["run"] == run) & (self.scores["dataset"] == dataset)]
+        return rows.set_index("seed")[metric].dropna().sort_index()
+
+    def of(self, run: str) -> list[dict[str, Any]]:
+        """The rows of ``runs`` with this name, by ascending seed."""
+        return self.runs[self.runs["run"] == run].to_dict("records")
+
+    def firsts(self) -> dict[str, dict[str, Any]]:
+        """One row of ``runs`` per name: that of the smallest seed that most names have."""
+        common = self.runs["seed"].value_counts().sort_index().idxmax()
+        return {
+            name: next((row for row in self.of(name) if row["seed"] == common), self.of(name)[0])
+            for name in self.names
+        }
+
+    @cached_property
+    def logs(self) -> dict[str, list[pd.DataFrame]]:
+        """By name, what metrics.json holds for each seed: a row per iteration, a column per quantity.
+
+        Runs without a log, such as those of kept lines, are left out.
+        """
+        found: dict[str, list[pd.DataFrame]] = {}
+        for name in self.names:
+            lines = [pd.DataFrame(_log(row["folder"])) for row in self.of(name)]
+            if logs := [each.groupby("iteration").last() for each in lines if "iteration" in each]:
+                found[name] = logs
+        return found
 
 
-def are_packed(study: Study) -> bool:
-    """Whether some students shared a process, and so its time."""
-    return "packed" in study.runs and bool((study.runs["packed"] > 1).any())
+def read_tables(
+    paths: Sequence[str | Path], baseline: str | Path | None = None
+) -> tuple[list[RunTable], list[str]]:
+    """A table for each pair of a sweep, and each dataset, that finished runs were tested on.
+
+    Args:
+        paths: see :func:`fakd.report.records.read_runs`.
+        baseline: name or folder of the run all others are measured against; default the student alone.
+
+    Returns:
+        The tables, and a sentence for each run that is missing, unfinished, unreadable or a repeat.
+
+    Raises:
+        FileNotFoundError: a path is not there or holds no run, or no run is finished.
+        ValueError: the baseline is not among the runs.
+    """
+    # A name may happen to be that of some folder.
+    given = [baseline] if baseline and any(Path(baseline).rglob("config.yaml")) else []
+    runs, problems = read_runs([*given, *paths])
+    if not runs:
+        raise FileNotFoundError("No finished run among them. " + " ".join(problems))
+    parts = {label: _name(members, problems) for label, members in _parts(runs).items()}
+    baselines = {label: _baseline(named, baseline) for label, named in parts.items()}
+    if not any(baselines.values()):
+        raise ValueError(f"The baseline '{baseline}' is not finished or cannot be read. {' '.join(problems)}")
+    for label, named in parts.items():
+        problems += _not_started(named, label, problems)
+    tables = [make_table(named, baselines[x] or _baseline(named, None), x) for x, named in parts.items()]
+    return tables, problems
 
 
-def _at(study: Study, name: str, axis: str, limit: float) -> float:
-    """Mean mIoU of the seeds at the last evaluation not after ``limit``; nan unless every seed has one."""
-    points = study.curves[study.curves["run"] == name]
-    within = points[points[axis] <= limit].sort_values(axis).groupby("seed")["mIoU"].last()
-    return within.mean() if name != TEACHER and len(within) == points["seed"].nunique() else math.nan
-
-
-def paired_p(values: pd.Series, reference: pd.Series) -> float:
-    """Two-sided p of the paired t-test over the seeds both have; nan for fewer than two."""
-    differences = (values - reference).dropna()
-    if len(differences) < 2:
-        return math.nan
-    if differences.std() == 0:  # where the statistic is not defined
-        return 1.0 if differences.mean() == 0 else 0.0
-    return float(ttest_1samp(differences, 0.0).pvalue)
-
-
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as texts."""
-    return pd.DataFrame([_texts(row) for row in table.to_dict("records")]).loc[
-        :, lambda texts: ~texts.isin(["–", ""]).all()
+def make_table(named: Sequence[tuple[str, FinishedRun]], baseline: str, label: str = "") -> RunTable:
+    """A table of runs with their names, one or more."""
+    rows = [{**dict(run), "run": name} for name, run in named]
+    sets = [
+        ({"run": name, "seed": run.seed, "dataset": dataset}, metrics)
+        for name, run in named
+        for dataset, metrics in run.metrics_by_dataset.items()
     ]
+    scores = [{**key, **{metric: getattr(metrics, metric) for metric in METRICS}} for key, metrics in sets]
+    iou = [{**key, "class": c, "IoU": value} for key, metrics in sets for c, value in metrics.IoU.items()]
+    curves = [
+        {"run": name, "seed": run.seed, "iteration": i, "mIoU": miou, "seconds": seconds}
+        for name, run in named
+        for i, miou, seconds in run.curve
+    ]
+    columns = ["run", "seed", "iteration", "mIoU", "seconds"]
+    return RunTable(
+        runs=pd.DataFrame(rows).sort_values(["run", "seed"], ignore_index=True),
+        scores=pd.DataFrame(scores).astype(dict.fromkeys(METRICS, float)),
+        iou=pd.DataFrame(iou, columns=["run", "seed", "dataset", "class", "IoU"]).astype({"IoU": float}),
+        curves=pd.DataFrame(curves, columns=columns).astype({"mIoU": float, "seconds": float}),
+        datasets=list(dict.fromkeys([named[0][1].dataset, *pd.DataFrame(scores)["dataset"]])),
+        baseline=baseline,
+        label=label,
+    )
 
 
-def _texts(row: Mapping[str, Any]) -> dict[str, str]:
-    spread = f" ± {row['std']:.2f}" if row["seeds"] > 1 else " (1 seed)"
-    p = "" if math.isnan(row["p"]) else f"{row['p']:.3f}"
-    return {
-        "pair": row["pair"],
-        "run": row["run"],
-        "mIoU": _number(row["mIoU"]) + spread,
-        "mAcc": _number(row["mAcc"]),
-        "vs student": "" if math.isnan(row["vs student"]) else signed(row["vs student"]),
-        "95% interval": row["95% interval"],
-        "p": p,
-        "equal iterations": _number(row["equal iterations"]),
-        "equal time": _number(row["equal time"]),
-        "wall-clock": f"{row['minutes']:.1f} min",
-        "peak memory": "–" if math.isnan(row["memory MB"]) else f"{row['memory MB']:.0f} MB",
-        "paper mIoU": _number(row["paper mIoU"]),
-        "paper mAcc": _number(row["paper mAcc"]),
-    }
+def _log(folder: Path | None) -> list[dict[str, Any]]:
+    return [] if folder is None else [x for x in read_lines(folder / "metrics.json") if isinstance(x, dict)]
 
 
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"
+def _parts(runs: list[FinishedRun]) -> dict[str, list[FinishedRun]]:
+    """Runs that can be compared, by label; a teacher is in each part that learns from it."""
+    taught = {run.teacher for run in runs} - {""}
+
+    def kind(run: FinishedRun) -> tuple[str, tuple[str, ...]]:
+        return run.dataset, tuple(run.classes)
+
+    teachers = [run for run in runs if run.label == TEACHER or taught & run.references]
+    parts: dict[tuple, list[FinishedRun]] = {}
+    for run in runs:
+        if run not in teachers:
+            parts.setdefault((run.pair, *kind(run)), []).append(run)
+    known = {key: {run.teacher for run in members} for key, members in parts.items()}
+    teachers.sort(key=lambda run: not any(run.references & each for each in known.values()))
+    taken: set[tuple] = set()
+    for teacher in teachers:
+        homes = [key for key in parts if key[1:] == kind(teacher) and known[key] & teacher.references]
+        # Where runs do not say which one they learnt from, or it is not among them, it may be this one.
+        homes = homes or [key for key in known if key[1:] == kind(teacher) and key not in taken]
+        taken.update(homes)
+        for key in homes or [("", *kind(teacher))]:
+            parts.setdefault(key, []).append(teacher.model_copy(update={"run": TEACHER}))
+    labels: dict[str, list[FinishedRun]] = {}
+    for (pair, dataset, classes), members in parts.items():
+        label = ", ".join(filter(None, (pair, dataset if len({key[1] for key in parts}) > 1 else "")))
+        labels[label if label not in labels else f"{label}, {len(classes)} classes"] = members
+    return labels
 
 
-def latex(table: pd.DataFrame) -> str:
-    """The table as a LaTeX ``tabular`` that needs no package."""
-    special = {"%": r"\%", "_": r"\_", "±": r"$\pm$", "–": "--", "−": "$-$", "&": r"\&"}
+def _name(runs: list[FinishedRun], problems: list[str]) -> list[tuple[str, FinishedRun]]:
+    """Names runs by their method and what else tells them apart."""
+    kinds: dict[str, dict[str, dict[str, Any]]] = {}
+    for run in runs:
+        values = deciding_values(run.config) | {"max_seconds": run.max_seconds} if run.config else {}
+        kinds.setdefault(run.label, {}).setdefault(run.digest, values)
+    teachers: dict[str, str] = {}  # names by identity
+    named: dict[tuple[str, int], FinishedRun] = {}
+    for run in sorted(runs, key=lambda run: run.label != TEACHER):
+        configs = kinds[run.label]
+        varying = _varying(list(configs.values()))
+        told = ", ".join(_value(key, configs[run.digest].get(key), teachers) for key in varying)
+        tag = told if len(varying) <= _MAX_KEYS else run.source.removesuffix(f"/seed{run.seed}")
+        name = f"{run.label} ({tag})" if varying else run.label
+        if run.label == TEACHER:
+            teachers[run.identity] = name
+        twin = named.setdefault((name, run.seed), run)
+        if twin is not run:
+            problems.append(f"{run.source}: has the name and seed of {twin.source}, which is shown instead.")
+    return [(name, run) for (name, _), run in named.items()]
 
-    def text(cell: object) -> str:
-        return "".join(special.get(character, character) for character in str(cell))
 
-    texts = shown(table)
-    lines = [" & ".join(map(text, row)) + r" \\" for row in [texts.columns, *texts.to_numpy()]]
-    body = "\n".join([r"\hline", lines[0], r"\hline", *lines[1:], r"\hline"])
-    align = "".join("l" if name in ("pair", "run") else "r" for name in texts)
-    return f"\\begin{{tabular}}{{{align}}}\n{body}\n\\end{{tabular}}\n"
+def _value(key: str, value: Any, teachers: dict[str, str]) -> str:
+    if key == "KD.TEACHER.WEIGHTS" and (known := teachers.get(str(value).partition("/")[0])):
+        return known.replace(" (", " ").removesuffix(")")
+    return f"{key.rsplit('.', 1)[-1]} {value}"
+
+
+def _varying(configs: list[dict[str, Any]]) -> list[str]:
+    """Keys that have different values in them, the seed aside."""
+    keys = sorted({key for config in configs for key in config} - {"SEED"})
+    return [key for key in keys if any(c.get(key) != configs[0].get(key) for c in configs)]
+
+
+def _label(name: str) -> str:
+    """A run's name without what tells it from others of its method."""
+    return name.partition(" (")[0]
+
+
+def _baseline(named: list[tuple[str, FinishedRun]], given: str | Path | None) -> str:
+    """Name of the run to measure against; "" if it is given and not among them."""
+    if given is not None:
+        place = Path(given).resolve()
+        for name, run in named:
+            folder = run.folder.resolve() if run.folder else Path()
+            if name == str(given) or place in (folder, *folder.parents):
+                return name
+        return ""
+    students = [(name, run) for name, run in named if _label(name) != TEACHER]
+    alone = [name for name, run in students if not run.is_distilled]
+    return STUDENT if STUDENT in alone else (alone or [name for name, _ in students or named])[0]
+
+
+def _not_started(named: list[tuple[str, FinishedRun]], label: str, problems: list[str]) -> list[str]:
+    """Seeds that some students have and others have not; a teacher needs only one."""
+    told = {place for problem in problems for place in re.findall(r"([^/]+)/seed(\d+): ", problem)}
+    seen = {(name, run.seed) for name, run in named if _label(name) != TEACHER}
+    begun = seen if label else seen | {(name, int(seed)) for name, seed in told if name != TEACHER}
+    missing = [
+        (name, seed)
+        for name in sorted({name for name, _ in begun})
+        for seed in sorted({seed for _, seed in begun})
+        if (name, seed) not in seen and (name, str(seed)) not in told
+    ]
+    where = f" ({label})" if label else ""
+    return [f"{name}, seed {seed}{where}: no run, though others have this seed." for name, seed in missing]

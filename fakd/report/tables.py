@@ -1,17 +1,32 @@
-"""The tables of a report, as texts ready to print."""
+"""The tables of a report: numbers for a file, and texts ready to print."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from .results import METRICS, Study
-from .statistics import Difference, difference_text, interval_text, mean_std, paired_difference
+from .records import METRICS
+from .statistics import (
+    difference_text,
+    difference_with_interval,
+    interval_text,
+    mean_std,
+    number,
+    paired_difference,
+    paired_p,
+    signed,
+    winner,
+)
+from .table import STUDENT, TEACHER, RunTable
 
 NOTHING = "–"
+
+# By run and metric, what a paper reports.
+PaperValues = Mapping[str, Mapping[str, float]]
 
 # column -> (field of result.json, how its mean over runs is printed)
 _COST: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -23,80 +38,228 @@ _COST: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 
 
-def summary(study: Study, dataset: str) -> pd.DataFrame:
-    """A row per run, seeds taken together, on one test set."""
+def numbers(table: RunTable, paper: PaperValues) -> pd.DataFrame:
+    """A row of numbers per run on the first test set, seeds taken together."""
+    dataset, student = table.datasets[0], table.by_seed(table.baseline, table.datasets[0])
+    reached = _equal(table)
     rows = []
-    for name in study.names:
-        seeds = study.runs.loc[study.runs["run"] == name, "seed"]
-        difference, scores = _compare(study, name, dataset, seeds)
-        interval = interval_text(difference) if name in study.methods else ""
-        head = {"run": name, "seeds": str(len(seeds))}
-        rows.append(head | scores | {"95% interval": interval})
-    columns = ["run", "seeds", "mIoU", f"vs {study.baseline}", "95% interval", *METRICS[1:]]
-    return pd.DataFrame(rows)[columns]
-
-
-def cost(study: Study) -> pd.DataFrame:
-    """A row per run: size and effort, in the mean over seeds."""
-    return pd.DataFrame({"run": n} | _cost(study.runs[study.runs["run"] == n]) for n in study.names)
-
-
-def every_run(study: Study) -> pd.DataFrame:
-    """A row per run and seed: what it reached, a group of columns per test set, and what it cost."""
-    rows = []
-    for name in study.names:
-        for seed, runs in study.runs[study.runs["run"] == name].groupby("seed"):
-            row = {"run": name, "seed": str(seed)}
-            for dataset in study.datasets:
-                suffix = f" ({dataset})" if len(study.datasets) > 1 else ""
-                scores = _compare(study, name, dataset, runs["seed"])[1]
-                row |= {f"{label}{suffix}": text for label, text in scores.items()}
-            rows.append(row | _cost(runs))
+    for name in table.names:
+        values, runs = table.by_seed(name, dataset), table.runs[table.runs["run"] == name]
+        difference = paired_difference(values, student) if name in table.methods else None
+        rows.append(
+            {
+                "pair": table.label,
+                "run": name,
+                "seeds": len(runs),
+                "mIoU": values.mean(),
+                "std": values.std(),
+                **{metric: table.by_seed(name, dataset, metric).mean() for metric in METRICS[1:]},
+                f"vs {table.baseline}": difference.mean if difference else math.nan,
+                "95% interval": interval_text(difference),
+                "p": paired_p(values, student) if difference else math.nan,
+                **{column: by_run.get(name, values[:0]).mean() for column, by_run in reached.items()},
+                "iterations": _mean(runs, "iterations"),
+                "minutes": _mean(runs, "wall_clock") / 60,
+                "memory MB": _mean(runs, "peak_memory_mb"),
+                **{f"paper {metric}": paper.get(name, {}).get(metric, math.nan) for metric in METRICS[:2]},
+            }
+        )
     return pd.DataFrame(rows)
 
 
-def pairs(study: Study) -> pd.DataFrame:
-    """Every method against every other, by mIoU on the primary test set."""
-    dataset, rows = study.datasets[0], []
-    for second, first in combinations(study.methods, 2):
-        difference = paired_difference(study.by_seed(first, dataset), study.by_seed(second, dataset))
+def summary(table: RunTable, dataset: str, paper: PaperValues | None = None) -> pd.DataFrame:
+    """A row of texts per run on one test set, seeds taken together; the winners of a column are bold."""
+    columns: dict[str, Mapping[str, pd.Series]] = {
+        metric: {name: table.by_seed(name, dataset, metric) for name in table.names} for metric in METRICS
+    }
+    if dataset == table.datasets[0]:
+        columns |= {key: x for key, x in _equal(table).items() if _says_more(x, columns["mIoU"])}
+    student = columns["mIoU"].get(table.baseline, pd.Series(dtype=float))
+    best = {
+        key: winner({name: by_run[name] for name in by_run if name not in table.teachers})
+        for key, by_run in columns.items()
+    }
+    rows = []
+    for name in table.names:
+        texts = {key: mean_std(by_run[name]) if name in by_run else "" for key, by_run in columns.items()}
+        texts = {key: f"**{text}**" if best[key] == name else text for key, text in texts.items()}
+        difference = paired_difference(columns["mIoU"][name], student) if name in table.methods else None
+        is_method = name in table.methods
+        rows.append(
+            {
+                "run": name,
+                "seeds": str(int((table.runs["run"] == name).sum())),
+                "mIoU": texts.pop("mIoU"),
+                f"vs {table.baseline}": difference_text(difference) if is_method else "",
+                "95% interval": interval_text(difference) if is_method else "",
+                "p": number(paired_p(columns["mIoU"][name], student), 3) if is_method else "",
+                **texts,
+                **{
+                    f"paper {metric}": number(paper[name][metric])
+                    for metric in METRICS
+                    if paper and metric in paper.get(name, {})
+                },
+            }
+        )
+    texts = pd.DataFrame(rows).fillna("")
+    return texts.loc[:, [c in ("run", *METRICS) or not texts[c].isin([NOTHING, ""]).all() for c in texts]]
+
+
+def latex(texts: pd.DataFrame) -> str:
+    """A table of texts as a LaTeX ``tabular`` that needs no package."""
+    special = {"%": r"\%", "_": r"\_", "±": r"$\pm$", "–": "--", "−": "$-$", "&": r"\&", "▲": "", "▼": ""}
+
+    def text(cell: object) -> str:
+        bare = str(cell).removeprefix("**").removesuffix("**")
+        escaped = "".join(special.get(character, character) for character in bare)
+        return escaped if bare == str(cell) else rf"\textbf{{{escaped}}}"
+
+    lines = [" & ".join(map(text, row)) + r" \\" for row in [texts.columns, *texts.to_numpy()]]
+    body = "\n".join([r"\hline", lines[0], r"\hline", *lines[1:], r"\hline"])
+    align = "".join("l" if name in ("pair", "run") else "r" for name in texts)
+    return f"\\begin{{tabular}}{{{align}}}\n{body}\n\\end{{tabular}}\n"
+
+
+def side_by_side(columns: Sequence[tuple[str, RunTable]]) -> pd.DataFrame:
+    """What several tables with the same runs found, a row per run and two columns or more per table.
+
+    Args:
+        columns: a title and a table each.
+
+    Returns:
+        Texts: mIoU, its difference to the baseline, and the iterations where students differ in them. The
+        teacher and the student come first, then the runs by their mIoU in the first table.
+    """
+    values = [{name: table.by_seed(name, table.datasets[0]) for name in table.names} for _, table in columns]
+
+    def place(name: str) -> tuple[bool, bool, float]:
+        return name != TEACHER, name != STUDENT, -values[0][name].mean() if name in values[0] else math.inf
+
+    runs = sorted(dict.fromkeys(name for by_run in values for name in by_run), key=place)
+    shown = {"run": runs}
+    texts = pd.DataFrame(shown)
+    for (title, table), by_run in zip(columns, values, strict=True):
+        lengths = {name: _mean(table.runs[table.runs["run"] == name], "iterations") for name in by_run}
+        differences = {
+            name: difference_text(paired_difference(by_run[name], by_run[table.baseline]))
+            for name in table.methods
+        }
+        added = {
+            title: [mean_std(by_run[name]) if name in by_run else NOTHING for name in runs],
+            f"vs {table.baseline}": [differences.get(name, "") for name in runs],
+        }
+        if len({lengths[name] for name in by_run if name not in table.teachers}) > 1:
+            added["iterations"] = [number(lengths.get(name, math.nan), 0) for name in runs]
+        for column, cells in added.items():
+            texts.insert(texts.shape[1], column, cells, allow_duplicates=True)
+    return texts
+
+
+def cost(table: RunTable) -> pd.DataFrame:
+    """A row per run: size and effort, in the mean over seeds."""
+    return pd.DataFrame({"run": n} | _cost(table.runs[table.runs["run"] == n]) for n in table.names)
+
+
+def every_run(table: RunTable) -> pd.DataFrame:
+    """A row per run and seed: what it reached, a group of columns per test set, and what it cost."""
+    rows = []
+    for name in table.names:
+        for row in table.of(name):
+            texts = {"run": name, "seed": str(row["seed"])}
+            for dataset in table.datasets:
+                suffix = f" ({dataset})" if len(table.datasets) > 1 else ""
+                at = {m: table.by_seed(name, dataset, m).filter([row["seed"]]) for m in METRICS}
+                difference = None
+                if name in table.methods:
+                    difference = paired_difference(at["mIoU"], table.by_seed(table.baseline, dataset))
+                versus = difference_text(difference) if name in table.methods else ""
+                texts |= {f"mIoU{suffix}": mean_std(at["mIoU"]), f"vs {table.baseline}{suffix}": versus}
+                texts |= {f"{m}{suffix}": mean_std(at[m]) for m in METRICS[1:]}
+            rows.append(texts | _cost(pd.DataFrame([row])))
+    return pd.DataFrame(rows)
+
+
+def pairs(table: RunTable) -> pd.DataFrame:
+    """Every method against every other, by mIoU on the first test set."""
+    dataset, rows = table.datasets[0], []
+    for second, first in combinations(table.methods, 2):
+        difference = paired_difference(table.by_seed(first, dataset), table.by_seed(second, dataset))
         shared = str(difference.num_seeds) if difference else "0"
         rows.append((f"{first} − {second}", difference_text(difference), interval_text(difference), shared))
     return pd.DataFrame(rows, columns=["pair", "difference", "95% interval", "shared seeds"])
 
 
-def classes(table: pd.DataFrame) -> pd.DataFrame:
-    """Texts of a table of IoU per class and run."""
-    return table.map(lambda iou: NOTHING if pd.isna(iou) else f"{iou:.2f}").reset_index(names="class")
+def classes(table: RunTable) -> pd.DataFrame:
+    """Mean IoU over seeds on the first test set: a row per class as in the dataset, a column per run."""
+    iou = table.iou[table.iou["dataset"] == table.datasets[0]]
+    means = iou.pivot_table(
+        index="class", columns="run", values="IoU", aggfunc="mean", sort=False, dropna=False
+    )
+    return means.astype(float)[[n for n in table.names if n in means]]
 
 
-def protocol(study: Study) -> pd.DataFrame:
+def class_texts(table: RunTable, shares: pd.Series | None) -> pd.DataFrame:
+    """A row per class: IoU of every run and, for a method, its gain, with an interval from three seeds on.
+
+    Args:
+        shares: by class, in percent of all labelled pixels.
+    """
+    means = classes(table)
+    iou = table.iou[table.iou["dataset"] == table.datasets[0]]
+    by_seed = {key: rows.set_index("seed")["IoU"].dropna() for key, rows in iou.groupby(["run", "class"])}
+    columns: dict[str, list[str]] = {"class": list(means.index)}
+    if shares is not None:
+        columns["% of pixels"] = [f"{share:.3g}" for share in shares]
+    columns |= {name: [mean_std(by_seed[name, c]) for c in means.index] for name in means}
+    for name in table.methods if table.baseline in means else ():
+        differences = [paired_difference(by_seed[name, c], by_seed[table.baseline, c]) for c in means.index]
+        gained = means[name] - means[table.baseline]
+        columns[f"{name} − {table.baseline}"] = [
+            difference_with_interval(d) if d else NOTHING if pd.isna(g) else signed(g)
+            for d, g in zip(differences, gained, strict=True)
+        ]
+    return pd.DataFrame(columns)
+
+
+def protocol(table: RunTable) -> pd.DataFrame:
     """A row per run and seed: everything needed to know what was run, and where."""
     return pd.DataFrame(
         {
-            "run": run["run"],
-            "seed": str(run["seed"]),
-            "config": _shown(_relative(run.get("config_file"))),
-            "trained on": _shown(run.get("train_dataset")),
-            "iterations": _shown(run.get("iterations")),
-            "batch": _shown(run.get("batch_size")),
-            "crop": size_text(run.get("crop")),
-            "commit": _shown(run.get("commit")),
-            "machine": _shown(run.get("machine")),
-            "versions": _shown(run.get("versions")),
-            "finished": _shown(run.get("finished")),
+            "run": name,
+            "seed": str(row["seed"]),
+            "config": _shown(_relative(row["config_file"])),
+            "trained on": _shown(row["train_dataset"]),
+            "iterations": _shown(row["iterations"]),
+            "batch": _shown(row["batch_size"]),
+            "crop": size_text(row["crop"]),
+            **{key: _shown(row[key]) for key in ("commit", "machine", "versions", "finished")},
         }
-        for name in study.names
-        for run in study.runs[study.runs["run"] == name].to_dict("records")
+        for name in table.names
+        for row in table.of(name)
     )
 
 
-def circumstances(study: Study) -> str:
+def changes(table: RunTable) -> pd.DataFrame:
+    """Of every run that went on from another one's checkpoint: who trained its weights, and with what."""
+    return pd.DataFrame(
+        {
+            "run": name,
+            "seed": row["seed"],
+            "from": part["iteration"],
+            "trained as": part["run"],
+            "with": ", ".join(f"{key}={value:g}" for key, value in part["values"].items()),
+        }
+        for name in table.names
+        for row in table.of(name)
+        for part in (row["schedule"] if len(row["schedule"]) > 1 else ())
+    )
+
+
+def circumstances(table: RunTable) -> str:
     """What all runs share in one line; where they differ, every value."""
 
     def values(key: str, text: Callable[[Any], str] = _shown) -> str:
-        column = study.runs[key] if key in study.runs else pd.Series([None])
-        return " or ".join(dict.fromkeys(text(value) for value in column))
+        return " or ".join(dict.fromkeys(text(value) for value in table.runs[key]))
 
     return (
         f"Trained on {values('train_dataset')}, {values('iterations')} iterations of {values('batch_size')} "
@@ -109,29 +272,55 @@ def size_text(size: Any) -> str:
     return "x".join(str(n) for n in size) if isinstance(size, (list, tuple)) else NOTHING
 
 
-def _compare(
-    study: Study, name: str, dataset: str, seeds: pd.Series
-) -> tuple[Difference | None, dict[str, str]]:
-    """The difference of a method to the baseline over some seeds, and all scores as texts."""
-    values = {m: study.by_seed(name, dataset, m) for m in METRICS}
-    values = {m: column[column.index.isin(seeds)] for m, column in values.items()}
-    difference, shown = None, ""
-    if name in study.methods:
-        difference = paired_difference(values["mIoU"], study.by_seed(study.baseline, dataset))
-        shown = difference_text(difference)
-    return difference, {
-        "mIoU": mean_std(values["mIoU"]),
-        f"vs {study.baseline}": shown,
-        **{m: mean_std(values[m]) for m in METRICS[1:]},
-    }
+def are_packed(table: RunTable) -> bool:
+    """Whether some students shared a process, and so its time."""
+    return bool((table.runs["packed"] > 1).any())
+
+
+def may_share_cores(table: RunTable) -> bool:
+    """Whether two students trained at the same time on processors of the same name."""
+    spans: dict[str, list[tuple[datetime, datetime]]] = {}
+    for row in table.runs.to_dict("records"):
+        if row["finished"] and not math.isnan(row["wall_clock"] or math.nan) and "CPU" in str(row["machine"]):
+            end = datetime.fromisoformat(row["finished"])
+            begin = end - timedelta(seconds=row["wall_clock"] - 2)  # ends are known to the second
+            spans.setdefault(row["machine"], []).append((begin, end))
+    ordered = [sorted(each) for each in spans.values()]
+    return any(
+        second[0] < first[1] for each in ordered for first, second in zip(each, each[1:], strict=False)
+    )
+
+
+def _equal(table: RunTable) -> dict[str, dict[str, pd.Series]]:
+    """Column -> run -> mIoU by seed at the last evaluation within what all students had."""
+    curves = table.curves[~table.curves["run"].isin(table.teachers)]
+    limits = curves.groupby(["run", "seed"])[["iteration", "seconds"]].max().min()
+    if are_packed(table):
+        limits["seconds"] = math.nan  # their seconds are also those of the others in the pack
+    found: dict[str, dict[str, pd.Series]] = {}
+    for column, axis in (("equal iterations", "iteration"), ("equal time", "seconds")):
+        within = curves[curves[axis] <= limits[axis]].sort_values(axis)
+        last = within.groupby(["run", "seed"])["mIoU"].last()
+        found[column] = {
+            name: last[name]
+            for name in last.index.unique("run")
+            if len(last[name]) == curves.loc[curves["run"] == name, "seed"].nunique()
+        }
+    return found
+
+
+def _says_more(equal: Mapping[str, pd.Series], final: Mapping[str, pd.Series]) -> bool:
+    """Whether the values are there, and are not those that the runs ended with."""
+    return any(abs(values.mean() - final[name].mean()) > 5e-3 for name, values in equal.items())
+
+
+def _mean(runs: pd.DataFrame, key: str) -> float:
+    return pd.to_numeric(runs[key], errors="coerce").mean()
 
 
 def _cost(runs: pd.DataFrame) -> dict[str, str]:
-    cells = {}
-    for label, (key, text) in _COST.items():
-        mean = pd.to_numeric(runs[key], errors="coerce").mean() if key in runs else math.nan
-        cells[label] = NOTHING if pd.isna(mean) else text(mean)
-    return cells
+    means = {label: _mean(runs, key) for label, (key, _) in _COST.items()}
+    return {label: NOTHING if math.isnan(mean) else _COST[label][1](mean) for label, mean in means.items()}
 
 
 def _shown(value: Any) -> str:
@@ -139,9 +328,8 @@ def _shown(value: Any) -> str:
         return ", ".join(f"{name} {version}" for name, version in value.items())
     if value is None or value == "" or value != value:
         return NOTHING
-    return (
-        f"{value:.0f}" if isinstance(value, float) else str(value)
-    )  # pandas makes floats of integers with gaps
+    # pandas makes floats of integers with gaps
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
 def _relative(path: object) -> object:

@@ -1,15 +1,13 @@
 """A picture made of many: a grid of tiles under titles, with a legend above and a note below."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
-
-from fakd.files import atomic_write
 
 _INCHES = 2.0  # width of a tile
 
@@ -27,17 +25,15 @@ class Tile:
     caption: str = ""
 
 
-def write_tiles(
-    path: str | Path,
+def draw_tiles(
     rows: Sequence[Sequence[Tile]],
     titles: Sequence[str],
     note: str,
     legend: Mapping[str, Sequence[int]] | None = None,
-) -> None:
-    """Writes a PNG.
+) -> bytes:
+    """The content of a PNG.
 
     Args:
-        path: of the PNG.
         rows: of the grid, equally long; the first tile of the first row gives the shape of all.
         titles: one per column.
         note: below the grid.
@@ -68,8 +64,9 @@ def write_tiles(
         ]
         figure.legend(handles=patches, loc="outside upper center", ncols=per_line, fontsize=8, frameon=False)
     figure.supxlabel(note, fontsize=8)
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=150, facecolor="white")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+    return buffer.getvalue()
 
 
 def _broken(title: str) -> str:

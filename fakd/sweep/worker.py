@@ -8,23 +8,21 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.engine import HookBase
-from detectron2.utils import comm
-from tqdm import tqdm
 
-from fakd.engine import SharedTeacherRun, evaluate_weights, run, run_side_by_side
+from fakd.engine import SharedTeacherRun, run, run_side_by_side
 from fakd.engine.cli import message_of
 from fakd.engine.run_folder import RunFolder
 
-from .events import append, events_file
+from .events import append, lines_file
+from .plan import Trial
 from .population import schedule_of
 from .spec import METRICS
-from .trial import Trial
 
 # A second attempt at these would end the same way.
 _FINAL = (FloatingPointError, ValueError, KeyError, FileNotFoundError)
@@ -33,24 +31,19 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 Report = Callable[[dict[str, Any]], None]
 
 
-class Paused(BaseException):
-    """Ends a process whose run waits for the others of its population; no Exception, as nothing is wrong."""
-
-
-class SweepReporter(HookBase):
+class TellSweep(HookBase):
     """After every evaluation tells the sweep what was reached; now and then how far the run has come."""
 
     _PERIOD = 3.0  # seconds
 
-    def __init__(self, file: Path, report: Report, until: int | None = None):
+    def __init__(self, file: Path, report: Report):
         """
         Args:
-            file: of the run's events.
+            file: of the run's lines.
             report: called with the metrics after each evaluation but the last, whose caller may end the
                 process: the run would not come to write its result.
-            until: pause after the evaluation at this iteration.
         """
-        self._file, self._report, self._until = file, report, until
+        self._file, self._report = file, report
         self._seen: Any = None
         self._next = 0.0
 
@@ -61,8 +54,6 @@ class SweepReporter(HookBase):
         done = self.trainer.iter + 1
         if (metrics := self._write(done)) is not None:
             self._report(metrics)
-            if done == self._until:
-                raise Paused
         elif time.monotonic() >= self._next:
             append(self._file, "progress", **self._position(done))
             self._next = time.monotonic() + self._PERIOD
@@ -92,65 +83,46 @@ def _scores(results: dict[str, Any]) -> dict[str, float]:
 
 
 def run_trials(
-    trials: Sequence[Trial],
-    output: Path,
-    report: Report = lambda metrics: None,
-    gpus: int = 0,
-    until: int | None = None,
-    bar: tqdm | None = None,
+    trials: Sequence[Trial], output: Path, report: Report = lambda metrics: None, gpus: int = 0
 ) -> str:
     """Runs one trial, or several side by side, from wherever they had come to.
 
     Args:
         trials: of one pack.
         output: folder of the sweep.
-        report, until: see :class:`SweepReporter`.
+        report: see :class:`TellSweep`.
         gpus: devices this process may use; more than one trains on all of them.
-        bar: progress bar to move along, of a trial alone.
 
     Returns:
-        "finished", "failed", "out_of_memory" or "paused", as the events say too.
+        "finished", "failed" or "out_of_memory", as the lines say too.
 
     Raises:
-        OSError: the events cannot be written.
-        Exception: something that another attempt may fix.
+        Exception: something that another attempt may mend.
     """
-    files = {trial: events_file(output, trial.folder) for trial in trials}
-    hooks = {trial: SweepReporter(file, report, until) for trial, file in files.items()}
+    files = {trial: lines_file(output, trial.folder) for trial in trials}
+    for trial, file in files.items():
+        append(file, "start", **_process(), **_place(trial))
     try:
-        for trial, file in files.items():
-            append(file, "start", **_process(), **place_of(trial))
-        errors = _run(hooks, gpus, bar)
+        errors = _run(trials, files, report, gpus)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        return record_error(files.values(), "out_of_memory", error)
+        return _note(files.values(), "out_of_memory", error)
     except _FINAL as error:
-        return record_error(files.values(), "failed", error)
+        return _note(files.values(), "failed", error)
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        return record_error(files.values(), "failed", error)
+        return _note(files.values(), "failed", error)
     except RuntimeError as error:
         if "allocate memory" not in str(error):  # what PyTorch says when the host has no more
             raise
-        return record_error(files.values(), "out_of_memory", error)
-    except Paused:
-        append(files[trials[0]], "paused")
-        return "paused"
+        return _note(files.values(), "out_of_memory", error)
     for trial, problem in errors.items():
         if problem is not None:
-            record_error([files[trial]], "failed", problem)
+            _note([files[trial]], "failed", problem)
     for trial, file in files.items():
         if (result := RunFolder(trial.folder).result()) is not None:
             append(file, "result", result=result, **_process())
     return "failed" if any(errors.values()) else "finished"
-
-
-def record_error(files: Iterable[Path], event: str, error: BaseException) -> str:
-    """Adds the event that an error is; returns it."""
-    for file in files:
-        trace = "".join(traceback.format_exception(error))
-        append(file, event, error=message_of(error), traceback=trace)
-    return event
 
 
 def _process() -> dict[str, Any]:
@@ -158,66 +130,86 @@ def _process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "cpu_seconds": time.process_time()}
 
 
-def place_of(trial: Trial) -> dict[str, Any]:
-    """Where the report puts the run, and whose student it is."""
+def _place(trial: Trial) -> dict[str, Any]:
+    """Where the report puts the run, and whose pupil it is."""
+    cfg = trial.config()
+    learns = cfg.MODEL.META_ARCHITECTURE == "Distiller"
     return {
         "pair": trial.pair,
         "run": trial.run,
         "seed": trial.seed,
         "values": dict(trial.values),
         "folder": str(trial.folder),
-        "teacher": trial.teacher or None,
+        "teacher": str(Path(cfg.KD.TEACHER.CONFIG_FILE).parent) if learns else None,
         "schedule": schedule_of(trial),
     }
 
 
-def _run(hooks: dict[Trial, SweepReporter], gpus: int, bar: tqdm | None) -> dict[Trial, BaseException | None]:
-    """What went wrong with each trial."""
-    if len(hooks) > 1:
-        runs = {
-            trial: SharedTeacherRun(trial.config(), _has_begun(trial), trial.run, trial.config_file, [hook])
-            for trial, hook in hooks.items()
-        }
-        run_side_by_side(list(runs.values()))
-        return {trial: each.error for trial, each in runs.items()}
-    ((trial, hook),) = hooks.items()
+def _note(files: Any, event: str, error: BaseException) -> str:
+    for file in files:
+        trace = "".join(traceback.format_exception(error))
+        append(file, event, error=message_of(error), traceback=trace)
+    return event
+
+
+def _run(
+    trials: Sequence[Trial], files: dict[Trial, Path], report: Report, gpus: int
+) -> dict[Trial, BaseException | None]:
+    if len(trials) > 1:
+        return _run_packed(trials, files, report)
+    (trial,) = trials
+    arguments = (trial, files[trial], report)
     if gpus > 1:
-        _run_on_several(gpus, trial, hook)
+        _on_several(gpus, arguments)
     else:
-        _run_one(trial, [hook], bar)
+        _run_one(*arguments)
     return {trial: None}
 
 
-def _run_one(trial: Trial, hooks: Sequence[HookBase] = (), bar: tqdm | None = None) -> None:
-    if trial.given:
-        if not trial.finished:
-            evaluate_weights(trial.config(), trial.run, trial.config_file)
-        return
+def _run_one(trial: Trial, file: Path, report: Report) -> None:
+    hook = TellSweep(file, report)
     run(
         trial.config(),
         resume=_has_begun(trial),
         method=trial.run,
         config_file=trial.config_file,
-        bar=bar,
         quiet=True,
-        extra_hooks=hooks,
+        extra_hooks=[hook],
         max_seconds=trial.max_seconds,
     )
+
+
+def _run_packed(
+    trials: Sequence[Trial], files: dict[Trial, Path], report: Report
+) -> dict[Trial, BaseException | None]:
+    runs = [
+        SharedTeacherRun(
+            trial.config(),
+            _has_begun(trial),
+            trial.run,
+            trial.config_file,
+            [TellSweep(files[trial], report)],
+        )
+        for trial in trials
+    ]
+    run_side_by_side(runs)
+    return {trial: each.error for trial, each in zip(trials, runs, strict=True)}
 
 
 def _has_begun(trial: Trial) -> bool:
     return RunFolder(trial.folder).config_file.is_file()
 
 
-def _run_on_several(gpus: int, trial: Trial, hook: SweepReporter) -> None:
+def _on_several(gpus: int, arguments: tuple) -> None:
     """This process is the first rank, so that it can report; the others are its children."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    rank = functools.partial(_rank, world=gpus, url=url, trial=trial)
+    trial, file, report = arguments
+    rank = functools.partial(_rank, world=gpus, url=url, trial=trial, file=file)
     others = torch.multiprocessing.start_processes(rank, nprocs=gpus - 1, join=False, start_method="spawn")
     try:
-        _rank(-1, gpus, url, trial, [hook])
+        _rank(-1, gpus, url, trial, file, report)
         others.join()
     finally:
         for process in others.processes:
@@ -225,7 +217,13 @@ def _run_on_several(gpus: int, trial: Trial, hook: SweepReporter) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _rank(index: int, world: int, url: str, trial: Trial, hooks: Sequence[HookBase] = ()) -> None:
+def _no_report(metrics: dict[str, Any]) -> None:
+    pass
+
+
+def _rank(index: int, world: int, url: str, trial: Trial, file: Path, report: Report = _no_report) -> None:
+    from detectron2.utils import comm
+
     on_cpu = trial.config().MODEL.DEVICE == "cpu"
     if not on_cpu:
         torch.cuda.set_device(index + 1)
@@ -234,4 +232,4 @@ def _rank(index: int, world: int, url: str, trial: Trial, hooks: Sequence[HookBa
     )
     comm.create_local_process_group(world)
     comm.synchronize()
-    _run_one(trial, hooks)
+    _run_one(trial, file, report)

@@ -15,7 +15,7 @@ from fakd.data.images import as_array, decode, open_image, read_image
 from fakd.deploy.quantize import CalibrationImages
 from fakd.evaluation import SegEvaluator
 from fakd.predict import read_picture
-from fakd.report.networks import load_scenes
+from fakd.report.networks import load_samples
 
 FLIPS = 200
 
@@ -155,7 +155,7 @@ def check(records):
 
 
 def report(records):
-    load_scenes("hurt_all", 3)
+    load_samples("hurt_all", 3)
 
 
 READERS = {"images": [train, predict, calibrate, check, report], "labels": [train, evaluate, check, report]}

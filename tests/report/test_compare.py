@@ -5,11 +5,13 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from fake_study import finished
+from fake_runs import finished
+from matplotlib.figure import Figure
 
 from fakd.report import class_plots, log_plots, plots
-from fakd.report.compare import write_comparison
-from fakd.report.run_groups import read_groups
+from fakd.report.records import write_lines
+from fakd.report.report import write_report
+from fakd.report.table import read_tables
 
 
 @pytest.fixture
@@ -24,20 +26,28 @@ def runs(tmp_path):
     return tmp_path
 
 
+def read(*paths, **options):
+    """The only table of some runs, and the problems."""
+    (table,), problems = read_tables(paths, **options)
+    return table, problems
+
+
+def seeds(table):
+    return {name: [row["seed"] for row in table.of(name)] for name in table.names}
+
+
 def test_seeds_are_taken_together_and_the_teacher_and_the_baseline_found(runs):
-    found = read_groups([runs])
-    assert {name: [r.seed for r in group] for name, group in found.groups.items()} == {
-        "teacher": [0],
-        "student": [0, 1],
-        "cwd": [0, 1],
-        "fakd": [0, 1],
-    }
-    assert found.study.baseline == "student" and found.study.problems == []
-    assert found.study.by_seed("fakd", "toyscenes_val").tolist() == [44.0, 45.0]
-    assert {name: run.seed for name, run in found.firsts().items()} == dict.fromkeys(found.groups, 0)
-    other = read_groups([runs / "student", runs / "fakd"], baseline=runs / "cwd" / "seed1")
-    assert other.study.baseline == "cwd" and other.study.methods == ["fakd", "student"]
-    assert list(other.groups) == ["cwd", "fakd", "student"] and len(other.groups["cwd"]) == 1
+    table, problems = read(runs)
+    assert list(table.names) == ["teacher", "student", "cwd", "fakd"]
+    assert seeds(table) == {"teacher": [0], "student": [0, 1], "cwd": [0, 1], "fakd": [0, 1]}
+    assert table.baseline == "student" and problems == []
+    assert table.by_seed("fakd", "toyscenes_val").tolist() == [44.0, 45.0]
+    assert {name: row["seed"] for name, row in table.firsts().items()} == dict.fromkeys(table.names, 0)
+    other, _ = read(runs / "student", runs / "fakd", baseline=runs / "cwd" / "seed1")
+    assert other.baseline == "cwd" and other.methods == ["fakd", "student"]
+    assert list(other.names) == ["cwd", "fakd", "student"] and len(other.of("cwd")) == 1
+    named, _ = read(runs, baseline="fakd")
+    assert named.baseline == "fakd" and named.methods == ["cwd", "student"]
 
 
 def test_runs_of_one_method_are_told_apart_by_what_differs(runs):
@@ -45,56 +55,113 @@ def test_runs_of_one_method_are_told_apart_by_what_differs(runs):
     finished(
         runs, "fakd", 0, 44.5, "KD.TEACHER.WEIGHTS", weights, "KD.FAKDChannel.LAMBDA", "0.5", name="half"
     )
-    twin = finished(runs, "student", 1, 41.7, name="again")
-    found = read_groups([runs / n for n in ("student", "fakd", "half", "again")])
-    assert found.study.methods == ["fakd (LAMBDA 0.5)", "fakd (LAMBDA 1.0)"]
-    assert [len(found.groups[name]) for name in found.study.methods] == [1, 2]
-    assert f"{twin}: has the config and the seed of {runs / 'student' / 'seed1'}" in found.study.problems[0]
+    twin = finished(runs, "student", 1, 41.7, name="again", finished="2026-11-22T05:00:00+00:00")
+    table, problems = read(*(runs / n for n in ("student", "fakd", "half", "again")))
+    assert table.methods == ["fakd (LAMBDA 0.5)", "fakd (LAMBDA 1.0)"]
+    assert [len(table.of(name)) for name in table.methods] == [1, 2]
+    assert problems[0] == (
+        f"{twin.parent.name}/seed1: has the config and the seed of student/seed1, which is shown instead."
+    )
+
+
+def test_students_of_two_teachers_are_told_apart(runs):
+    other = finished(runs, "student", 0, 62.0, "MODEL.BACKBONE.WIDTH", "0.75", name="bigger")
+    finished(runs, "cwd", 0, 45.0, "KD.TEACHER.WEIGHTS", str(other / "model_final.pth"), name="cwd2")
+    table, _ = read(runs)
+    assert table.teachers == ["teacher (WIDTH 0.5)", "teacher (WIDTH 0.75)"]
+    assert table.methods == ["cwd (teacher WIDTH 0.5)", "cwd (teacher WIDTH 0.75)", "fakd"]
+    assert table.baseline == "student"
 
 
 def test_what_cannot_be_compared_is_named_with_its_remedy(runs, tmp_path):
     with pytest.raises(FileNotFoundError, match="No folder .*absent': give folders that training left"):
-        read_groups([runs / "absent"])
+        read_tables([runs / "absent"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="empty' holds no run: there is no config.yaml"):
-        read_groups([tmp_path / "empty"])
-    finished(runs, "pd", 0, 40.0, name="elsewhere", datasets=("camvid_val",))
-    with pytest.raises(ValueError, match="elsewhere/seed0' was tested on camvid_val with 5 .*Leave one out"):
-        read_groups([runs / "student", runs / "elsewhere"])
+        read_tables([tmp_path / "empty"])
     (runs / "fakd" / "seed1" / "result.json").unlink()
     (runs / "cwd" / "seed0" / "result.json").write_text('{"method": "c')
-    told = read_groups([runs / n for n in ("student", "fakd", "cwd")]).study.problems
+    told = read(*(runs / n for n in ("student", "fakd", "cwd")))[1]
     assert re.search(r"fakd/seed1: not finished \(last logged iteration 600\).*--resume", told[0])
-    assert "cwd/seed0: cannot be read (JSONDecodeError" in told[1] and len(told) == 2
-    with pytest.raises(FileNotFoundError, match="No finished run among them.*fakd/seed1: not finished"):
-        read_groups([runs / "fakd" / "seed1"])
+    assert "cwd/seed0: cannot be read: " in told[1] and "result.json: cannot be read as JSON" in told[1]
+    assert len(told) == 2
+    with pytest.raises(FileNotFoundError, match="No finished run among them.*seed1: not finished"):
+        read_tables([runs / "fakd" / "seed1"])
     with pytest.raises(ValueError, match="The baseline .*fakd/seed1' is not finished"):
-        read_groups([runs / "student"], baseline=runs / "fakd" / "seed1")
+        read_tables([runs / "student"], baseline=runs / "fakd" / "seed1")
+
+
+def test_runs_on_two_datasets_are_two_parts_of_one_report(runs, tmp_path):
+    for run, miou in (("student", 50.0), ("pd", 52.0)):
+        options = ("DATASETS.TEST", "('camvid_val',)")
+        finished(runs, run, 0, miou, *options, name=f"{run}_there", datasets=("camvid_val",))
+    tables, problems = read_tables([runs])
+    assert {table.label: table.names for table in tables} == {
+        "camvid_val": ["student", "pd"],
+        "toyscenes_val": ["teacher", "student", "cwd", "fakd"],
+    }
+    assert problems == []
+    write_report([runs], tmp_path / "out", num_images=0)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert text.startswith("# Distillation on ") and "## camvid_val" in text and "## toyscenes_val" in text
+    assert text.count("### Per class") == 2
+    pictures = re.findall(r"pictures/(iou_per_class\w*).png", text)
+    assert sorted(pictures) == ["iou_per_class_camvid_val", "iou_per_class_toyscenes_val"]
+    assert set(pd.read_csv(tmp_path / "out" / "table.csv")["pair"]) == {"camvid_val", "toyscenes_val"}
+
+
+def test_a_report_from_lines_is_that_from_folders_but_for_what_lines_cannot_hold(runs, tmp_path):
+    lines = tmp_path / "runs.jsonl"
+    write_lines([runs], lines)
+    write_report([runs], tmp_path / "a", num_images=0)
+    write_report([lines], tmp_path / "b", num_images=40)
+    one, two = ((tmp_path / n / "report.md").read_text() for n in "ab")
+    assert (tmp_path / "a" / "table.csv").read_text() == (tmp_path / "b" / "table.csv").read_text()
+    left_out = two[two.index("## Left out") :]
+    assert "Examples, because the weights of no run are at hand." in left_out
+    assert "Covariance of the features, because no metrics.json" in left_out
+    assert "Left out" not in one
+    sections = [set(re.findall(r"^## (.+)", text, re.M)) for text in (one, two)]
+    assert sections[0] - sections[1] == {"Covariance of the features"}
+
+
+def test_only_the_sections_asked_for_are_written(runs, tmp_path):
+    write_report([runs], tmp_path / "out", sections=["per class", "What it costs"])
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert re.findall(r"^## (.+)", text, re.M) == ["Per class", "What it costs"]
+    with pytest.raises(ValueError, match="no section 'Nonsense'. There are: Summary, Results"):
+        write_report([runs], tmp_path / "out", sections=["Nonsense"])
+
+
+def test_a_method_has_one_colour_in_every_report(runs):
+    both, alone = read(runs)[0], read(runs / "student", runs / "fakd")[0]
+    assert plots.colours(both)["fakd"] == plots.colours(alone)["fakd"] != plots.colours(both)["cwd"]
 
 
 def test_hard_and_easy_halves_by_hand(runs):
-    study = read_groups([runs]).study
-    table = pd.DataFrame(
+    table = read(runs)[0]
+    iou = pd.DataFrame(
         {"student": [80.0, 10, 50, 30, np.nan], "cwd": [81.0, 14, 49, 32, np.nan]}, list("abcde")
     )
-    ordered = class_plots.by_difficulty(study, table)
+    ordered = class_plots.by_difficulty(table, iou)
     assert list(ordered.index) == ["b", "d", "c", "a"]
     assert class_plots.halves(ordered).loc["cwd"].tolist() == [3.0, 0.0]
-    shares = pd.Series([40.0, 1, 30, 29, 0], table.index)
-    assert class_plots.rank_correlations(study, table, shares)["cwd"] == pytest.approx(-0.8)
+    shares = pd.Series([40.0, 1, 30, 29, 0], iou.index)
+    assert class_plots.rank_correlations(table, iou, shares)["cwd"] == pytest.approx(-0.8)
 
 
 def test_confusions_that_changed_most_by_hand(runs):
-    study = read_groups([runs]).study
+    table = read(runs)[0]
     before = class_plots.confusion_rates(np.array([[8, 2, 0], [0, 10, 0], [0, 0, 0]]))
     after = class_plots.confusion_rates(np.array([[90, 0, 10], [3, 7, 0], [0, 0, 0]]))
-    table = class_plots.changed_confusions({"student": before, "fakd": after}, study, ["a", "b", "c"], 9)
-    assert table.values.tolist() == [["b", "a", 0.0, 30.0], ["a", "b", 20.0, -20.0], ["a", "c", 0.0, 10.0]]
+    rates = {"student": before, "fakd": after}
+    changed = class_plots.changed_confusions(rates, table, ["a", "b", "c"], 9)
+    assert changed.values.tolist() == [["b", "a", 0.0, 30.0], ["a", "b", 20.0, -20.0], ["a", "c", 0.0, 10.0]]
 
 
 def test_the_page_holds_every_picture_and_says_what_is_left_out(runs, tmp_path):
     (runs / "cwd" / "seed1" / "confusion.json").unlink()
-    page = write_comparison([runs], tmp_path / "out", num_images=0, command="the command <&>")
+    page = write_report([runs], tmp_path / "out", num_images=0, command="the command <&>", name="compare")
     text, content = (tmp_path / "out" / "compare.md").read_text(), page.read_text()
     names = [
         "overview",
@@ -108,7 +175,7 @@ def test_the_page_holds_every_picture_and_says_what_is_left_out(runs, tmp_path):
     ]
     assert re.findall(r"\]\(pictures/(\w+)\.png\)", text) == names
     assert content.count("data:image/png;base64,") == len(names)
-    assert not re.search(r'(src|href)="(?!data:)', content)  # nothing to load from elsewhere
+    assert not re.search(r'(src|href)="(?!data:|#)', content)  # nothing to load from elsewhere
     assert "the command &lt;&amp;&gt;" in content
     squeezed = re.sub(" +", " ", text)
     assert (
@@ -116,16 +183,27 @@ def test_the_page_holds_every_picture_and_says_what_is_left_out(runs, tmp_path):
         in squeezed
     )
     left_out = text[text.index("## Left out") :]
-    assert re.search(r"- No confusion.json, .* in \S+/cwd/seed1: trained by an older version", left_out)
-    assert "covariance in metrics.json" not in left_out and "**Something is left out:** 1" in text
+    assert re.search(r"- No confusion.json in \S+/cwd/seed1: trained by an older version", left_out)
+    assert "ovariance" not in left_out and "**There are gaps:** 1 " in text
     assert "| tram | 0 | – | – | – | – | – | – |" in squeezed
 
 
 def test_many_classes_and_one_run_have_their_pictures(runs):
-    found = read_groups([runs])
-    study, many = found.study, [f"class {i}" for i in range(120)]
-    table = pd.DataFrame(np.random.default_rng(0).uniform(0, 80, (120, 3)), many, ["student", "cwd", "fakd"])
-    assert class_plots.class_map(study, table).startswith(b"\x89PNG")
-    alone = read_groups([runs / "student" / "seed0"])
-    assert log_plots.spread({name: [r.log for r in group] for name, group in alone.groups.items()}) is None
-    assert plots.class_bars(alone.study, plots.class_table(alone.study)).startswith(b"\x89PNG")
+    table, many = read(runs)[0], [f"class {i}" for i in range(120)]
+    iou = pd.DataFrame(np.random.default_rng(0).uniform(0, 80, (120, 3)), many, ["student", "cwd", "fakd"])
+    assert class_plots.class_map(table, iou).startswith(b"\x89PNG")
+    alone = read(runs / "student" / "seed0")[0]
+    assert log_plots.spread(alone) is None
+    assert plots.class_bars(alone).startswith(b"\x89PNG")
+
+
+def test_the_names_of_points_do_not_cover_each_other():
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axes = figure.subplots()
+    points = {f"class {i}": (i % 3 + i / 100, i % 2 + i / 50) for i in range(12)}
+    axes.scatter(*zip(*points.values(), strict=True))
+    figure.draw_without_rendering()
+    plots.label_points(axes, points, 20)
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) > 6
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])

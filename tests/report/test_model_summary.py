@@ -1,7 +1,7 @@
 """The numbers a user compares two networks by."""
 
 from fakd.config import load_config
-from fakd.report.model_summary import describe, summarize
+from fakd.report.model_summary import summarize, summary_table
 
 
 def config(name):
@@ -15,11 +15,11 @@ def test_a_student_beside_its_teacher():
     assert (round(student.gmacs, 2), student.stride, student.feature_channels) == (54.23, 8, 128)
     assert student.taps["res2"] == (64, 128, 128) and student.taps["logits"] == (19, 64, 64)
     teacher = summarize(config("deeplabv3_r18"), "teacher", (512, 512))
-    text = describe([student, teacher])
+    text = summary_table([student, teacher])
     assert "12.641 M" in text and "59.93" in text and "512x64x64" in text
     gflops = next(line for line in text.splitlines() if line.startswith("GFLOPs"))
     assert gflops.split()[-1] == "1.1"  # 59.93 / 54.23
 
 
 def test_one_network_has_no_ratio():
-    assert "ratio" not in describe([summarize(config("pspnet_r18"), "x", (65, 97))])
+    assert "ratio" not in summary_table([summarize(config("pspnet_r18"), "x", (65, 97))])

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fake_study import finished
+from fake_runs import finished
 
 from fakd.report.records import read_runs, write_lines
 
