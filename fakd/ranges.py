@@ -22,6 +22,8 @@ class Range:
         choices: all that is allowed.
         listed: a list of such values, instead of one.
         count: its entries; None for any number.
+        ascending: no entry is smaller than the one before.
+        filled: there is an entry.
         optional: None is allowed, too.
     """
 
@@ -33,24 +35,30 @@ class Range:
     choices: tuple[Any, ...] = ()
     listed: bool = False
     count: int | None = None
+    ascending: bool = False
+    filled: bool = False
     optional: bool = False
 
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError, which says what is allowed, unless ``value`` of the setting ``name`` is."""
         if value is None and self.optional:
             return
-        if self.listed:
-            counted = self.count is None or (isinstance(value, tuple | list) and len(value) == self.count)
-            if isinstance(value, tuple | list) and counted and all(map(self._holds, value)):
-                return
-        elif self._holds(value):
+        if self._holds_all(value) if self.listed else self._holds(value):
             return
         if self.choices and not self.listed:
             raise ValueError(f"{name} is {value!r}; choose from {', '.join(map(str, self.choices))}.")
         raise ValueError(f"{name} is {value!r}, but must be {self}.")
 
+    def _holds_all(self, values: Any) -> bool:
+        if not isinstance(values, tuple | list) or self.count not in (None, len(values)):
+            return False
+        if self.filled and not values:
+            return False
+        return all(map(self._holds, values)) and (not self.ascending or list(values) == sorted(values))
+
     def _holds(self, value: Any) -> bool:
-        if type(value) is not self.kind and not (self.kind is float and type(value) is int):
+        given: type = type(value)
+        if given is not self.kind and not (self.kind is float and given is int):
             return False
         if self.choices:
             return value in self.choices
@@ -71,14 +79,19 @@ class Range:
             "of at most": self.most,
             "below": self.below,
         }
-        told = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
-        text = _KINDS[self.kind] + (f" {told}" if told else "")
+        told = " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
+        text = _KINDS.get(self.kind, self.kind.__name__) + (f" {told}" if told else "")
         if self.choices:
             text = f"one of {', '.join(map(str, self.choices))}"
         elif self.kind is not bool and not self.listed:
             text = f"a {text}"
         if self.listed:
-            many = f"{self.count} values" if self.count is not None else "a list of values"
+            many = (
+                f"{self.count} values"
+                if self.count is not None
+                else f"a list of {'one or more ' * self.filled}values"
+            )
+            many += " in ascending order" if self.ascending else ""
             text = f"{many}, each {text if self.choices or self.kind is bool else f'a {text}'}"
         return f"{text}, or None" if self.optional else text
 

@@ -29,6 +29,18 @@ from fakd.ranges import Range, range_of
             "2 values, each a whole number of at least 1",
         ),
         (
+            Range(int, listed=True, filled=True),
+            [(1,), [1, 2]],
+            [(), []],
+            "a list of one or more values, each a whole number",
+        ),
+        (
+            Range(float, above=0, listed=True, count=2, ascending=True),
+            [(0.5, 2.0), (1, 1)],
+            [(2.0, 0.5), (0.0, 1.0), (1.0, "2")],
+            "2 values in ascending order, each a number above 0",
+        ),
+        (
             Range(str, listed=True),
             [(), ("a",)],
             ["a", (1,), None],

@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 from fakd.engine.cli import call_tool
-from fakd.sweep.local import StudySpec, run_study
+from fakd.report.report import write_report
+from fakd.sweep.local import run_locally
+from fakd.sweep.spec import options_of, parse_spec
 
 
 def main() -> int:
@@ -27,18 +29,19 @@ def main() -> int:
     os.chdir(Path(__file__).parents[1])  # so that the report names the configs as everybody finds them
     if output.is_relative_to(Path.cwd()):
         output = output.relative_to(Path.cwd())
-    spec = StudySpec(
-        teacher_config="configs/toyscenes/teacher.yaml",
-        student_config="configs/toyscenes/student.yaml",
-        methods=("student", "cwd_mmseg", "fakd"),
-        seeds=(0,),
-        output=output,
-        opts=tuple(given.opts),
-        # Shorter than a study of the same configs, so that it ends while one waits.
-        teacher_opts=("SOLVER.MAX_ITER", "900"),
-        student_opts=("SOLVER.MAX_ITER", "450"),
-    )
-    return run_study(spec, command="make quickstart")
+    # Shorter than a study of the same configs, so that it ends while one waits.
+    teacher = {"config": "configs/toyscenes/teacher.yaml", "opts": {"SOLVER.MAX_ITER": 900}}
+    student = {"student": "configs/toyscenes/student.yaml", "opts": {"SOLVER.MAX_ITER": 450}}
+    spec = {
+        "teacher": teacher,
+        "pairs": {"": student},
+        "methods": ["student", "cwd_mmseg", "fakd"],
+        "opts": options_of(given.opts),
+    }
+    code = run_locally(parse_spec(spec, "the command line"), output)
+    if code in (0, 1):
+        print(f"Report: {write_report([output], output, command='make quickstart')}")
+    return code
 
 
 if __name__ == "__main__":

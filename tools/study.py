@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Trains a teacher, then a student by several methods and seeds, and writes a report that compares them.
 
-Finished runs are left as they are and interrupted ones are resumed: repeat the same command to go on.
+A sweep made from these flags, run as ``tools/tune.py --local`` does. Finished runs are left as they are and
+interrupted ones are resumed: repeat the same command to go on.
 """
 
 import argparse
@@ -10,7 +11,9 @@ import sys
 from pathlib import Path
 
 from fakd.engine.cli import call_tool
-from fakd.sweep.local import StudySpec, run_study
+from fakd.report.report import write_report
+from fakd.sweep.local import run_locally
+from fakd.sweep.spec import options_of, parse_spec
 
 EXAMPLE = """
 example:
@@ -18,12 +21,12 @@ example:
       --student-config configs/toyscenes/student.yaml --methods student cwd fakd --seeds 0 1 2 \\
       --output output/toyscenes --opts MODEL.DEVICE cpu
 
-The report is OUTPUT/report.html. Exit codes: 0 done, 1 an error or a run that failed (see
-OUTPUT/<method>/seed<k>/error.txt), 143 or 130 stopped by SIGTERM or Ctrl-C with everything saved.
+The report is OUTPUT/report.html. Exit codes: 0 done, 1 an error or a run that failed (which the end of the
+output names), 143 or 130 stopped by SIGTERM or Ctrl-C with everything saved.
 """
 
 
-def parse() -> StudySpec:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -36,22 +39,40 @@ def parse() -> StudySpec:
         nargs="+",
         default=["student", "cwd", "fakd"],
         metavar="NAME",
-        help="recipes of fakd/config/recipes, or paths; 'student' is no help (default: %(default)s)",
+        help="recipes of fakd/config/recipes, or paths; 'student' is that alone (default: %(default)s)",
     )
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0; one teacher serves all"
     )
     parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="runs lie in DIR/<method>/seed<N>"
+        "--output", required=True, type=Path, metavar="DIR", help="runs lie in DIR/runs/<method>/seed<N>"
     )
     parser.add_argument("--opts", **pairs, help="config options for every run")
     parser.add_argument("--teacher-opts", **pairs, help="for the teacher besides")
     parser.add_argument("--student-opts", **pairs, help="for every student besides")
-    given = vars(parser.parse_args())
-    return StudySpec(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = parse()
+    teacher = {
+        "config": given.teacher_config,
+        "weights": given.teacher_weights,
+        "opts": options_of(given.teacher_opts),
+    }
+    spec = {
+        "pairs": {"": {"student": given.student_config, "opts": options_of(given.student_opts)}},
+        "teacher": teacher,
+        "methods": given.methods,
+        "seeds": given.seeds,
+        "opts": options_of(given.opts),
+    }
+    code = run_locally(parse_spec(spec, "the command line"), given.output)
+    if code in (0, 1):
+        command = shlex.join(["python", *sys.argv])
+        print(f"Report: {write_report([given.output], given.output, command=command)}")
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(call_tool(lambda: run_study(parse(), command=shlex.join(["python", *sys.argv]))))
+    sys.exit(call_tool(main))

@@ -7,11 +7,11 @@ import sys
 
 from fakd.config import find_experiment, load_config
 from fakd.engine import run
-from fakd.engine.cli import call_tool
+from fakd.engine.cli import call_tool, launch_ranks
 
 # isort: split
 # After fakd, which silences what the import of detectron2 warns of.
-from detectron2.engine import default_argument_parser, launch
+from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from tqdm import tqdm
 
@@ -58,4 +58,4 @@ def parse() -> argparse.Namespace:
 if __name__ == "__main__":
     given = parse()
     ranks = (given.num_gpus, given.num_machines, given.machine_rank, given.dist_url)
-    sys.exit(call_tool(lambda: launch(main, *ranks, args=(given,))))
+    sys.exit(call_tool(lambda: launch_ranks(main, ranks, given)))

@@ -7,19 +7,17 @@ import shlex
 import sys
 from pathlib import Path
 
-from fakd.engine.cli import call_tool
-from fakd.report.report import write_report
-
 EXAMPLES = """
 examples:
   run a sweep                tools/tune.py --spec projects/FAKD/sweeps/toyscenes_table5.yaml \\
                                  --output output/table5
+  without Ray                the same command with --local: one run after another
   go on after a stop         the same command with --resume
   on a running cluster       the same command with --address auto     (docs/cluster.md)
   write the report again     tools/tune.py report output/table5
   sweeps in one table        tools/tune.py report output/first output/second --output both.md
 
-Exit codes: 0 done, 1 an error or a failed trial, 130 interrupted and resumable.
+Exit codes: 0 done, 1 an error or a failed trial, 130 or 143 stopped by Ctrl-C or SIGTERM and resumable.
 """
 
 
@@ -31,29 +29,43 @@ def parse() -> argparse.Namespace:
     add("--spec", required=True, metavar="FILE", help="the sweep; docs/sweeps.md has all keys")
     add("--output", type=Path, metavar="DIR", help="default: output/sweeps/<name of the spec>")
     add("--resume", action="store_true", help="go on with the sweep in DIR")
+    add("--local", action="store_true", help="without Ray, one run after another in this process")
     add("--address", default="", help="of a running Ray cluster, 'auto' to find it")
     add("--storage", default="", metavar="PATH", help="of Ray's own records, also a URI (default: DIR/ray)")
     add("--dashboard", action="store_true", help="Ray's dashboard, on this machine only")
     add("--cpus", type=int, metavar="N", help="cores to use (default: all)")
     add("--gpus", type=int, metavar="N", help="GPUs to use (default: all)")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.local and (given.address or given.storage or given.dashboard or given.cpus or given.gpus):
+        parser.error("--address, --storage, --dashboard, --cpus and --gpus are Ray's; --local does without")
+    return given
 
 
-def sweep() -> int:
-    given = vars(parse())
-    from fakd.sweep.ray_tune import Options, run_sweep  # needs ray, a report does not
+def sweep(given: argparse.Namespace) -> int:
     from fakd.sweep.spec import read_spec
 
-    file = given.pop("spec")
-    given["output"] = given["output"] or Path("output/sweeps", Path(file).stem)
-    code = run_sweep(read_spec(file), Options(**given))
-    output, command = given["output"], shlex.join(["python", *sys.argv])
+    output = given.output or Path("output/sweeps", Path(given.spec).stem)
+    spec = read_spec(given.spec)
+    if given.local:
+        from fakd.sweep.local import run_locally
+
+        code = run_locally(spec, output, given.resume)
+    else:
+        from fakd.sweep.ray_tune import Options, run_sweep
+
+        names = ("resume", "address", "storage", "dashboard", "cpus", "gpus")
+        code = run_sweep(spec, Options(output, **{name: getattr(given, name) for name in names}))
+    from fakd.report.report import write_report
+
+    command = shlex.join(["python", *sys.argv])
     with contextlib.suppress(FileNotFoundError):  # interrupted before any run was finished
         print(f"Report: {write_report([output], output, command=command)}")
     return code
 
 
 def report() -> None:
+    from fakd.report.report import write_report
+
     parser = argparse.ArgumentParser(
         prog="tune.py report", description="Writes the report of a finished sweep, or one table of several."
     )
@@ -67,7 +79,15 @@ def report() -> None:
         print(write_report(given.folders, path.parent, command=command, side_by_side=True, name=path.stem))
 
 
+def main() -> int:
+    is_report = sys.argv[1:2] == ["report"]
+    given = None if is_report else parse()
+    if given is not None:  # what follows imports for seconds
+        print(f"Reading {given.spec}.", flush=True)
+    from fakd.engine.cli import call_tool
+
+    return call_tool(report if given is None else lambda: sweep(given))
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["report"]:
-        sys.exit(call_tool(report))
-    sys.exit(call_tool(sweep))
+    sys.exit(main())

@@ -46,7 +46,12 @@ class Checkpointer(DetectionCheckpointer):
             allow_pickle: load files that hold more than tensors and plain values. They can run any code.
             save_to_disk: default on the main process only.
             checkpointables: further parts of the run's state.
+
+        Raises:
+            ValueError: ``keep`` is negative.
         """
+        if keep < 0:
+            raise ValueError(f"keep (SOLVER.CHECKPOINT_KEEP) is {keep}, but must be 0 (all) or more.")
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.keep = keep
         self.allow_pickle = allow_pickle

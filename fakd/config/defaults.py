@@ -1,134 +1,226 @@
-"""Every key this project adds to detectron2's config, with its default and meaning."""
+"""Every config key that acts here: its default, its meaning with the unit, and the values it may have.
+
+The names of detectron2 keep their meaning. Its other keys do nothing here and are refused
+(:mod:`fakd.config.checks`). The options of the losses stand in :mod:`fakd.losses`, beside each loss.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
-from detectron2.config import CfgNode as CN
+from detectron2.config import CfgNode
 
 from ..losses.base import options_of
+from ..ranges import Range, range_of
 from ..registry import DISTILL_LOSS_REGISTRY
 
 
-def add_fakd_config(cfg: CN) -> None:
-    """Add this project's keys to ``get_cfg()``, and a node ``KD.<Name>`` per registered loss.
+@dataclass(frozen=True)
+class Key:
+    """A config key.
+
+    Attributes:
+        default: its value unless another is set.
+        help: what it means, with its unit.
+        range: the values it may have; None where no range says it.
+    """
+
+    default: Any
+    help: str
+    range: Range | None
+
+
+def key(default: Any, help: str, **limits: Any) -> Key:
+    """A key whose default shows its kind; ``limits`` as in :class:`fakd.ranges.Range`."""
+    return Key(default, help, range_of(default, **limits))
+
+
+SIZE = {"least": 1, "count": 2}
+OPTIONAL_SIZE = {"least": 0, "count": 2}
+
+KEYS: dict[str, Key] = {
+    "SEED": key(0, "of initial weights, data order, augmentation and dropout; negative: drawn", below=2**31),
+    "OUTPUT_DIR": key("./output", "folder of the run"),
+    "CUDNN_BENCHMARK": key(False, "let cuDNN try its algorithms, which may differ between runs"),
+    "PLUGINS": key(
+        (), "modules, by name or path, imported first, so that a config can name what they register"
+    ),
+    "PROTOCOL": key(
+        "", "how a paper trains and tests: a name in fakd/config/protocols, or a path; all else wins"
+    ),
+    "CHECKPOINT.ALLOW_PICKLE": key(False, "read weights files that are more than tensors and may run code"),
+    # Data.
+    "INPUT.FORMAT": key("RGB", "order of the channels that the network is given", choices=("RGB", "BGR")),
+    "INPUT.RANDOM_FLIP": key("horizontal", "mirror half of the images", choices=("horizontal", "none")),
+    "INPUT.SCALE_RANGE": key(
+        (0.5, 2.0),
+        "the factor of an image's size is drawn from it, uniformly",
+        above=0,
+        count=2,
+        ascending=True,
+    ),
+    "INPUT.SCALE_STEP": key(0.0, "draw the factor in steps of this; 0: any", least=0),
+    "INPUT.BASE_SIZE": key(
+        (0, 0),
+        "box (long, short) in pixels that images are fitted into first, in the test too",
+        **OPTIONAL_SIZE,
+    ),
+    "INPUT.CROP.SIZE": key((512, 512), "(height, width) in pixels; smaller images are padded", **SIZE),
+    "INPUT.CROP.MAX_SHARE": key(
+        1.0, "a crop is drawn again, up to ten times, if one class fills this share of it", above=0, most=1
+    ),
+    "INPUT.PHOTOMETRIC": key(False, "mmsegmentation's random brightness, contrast, saturation and hue"),
+    "DATASETS.TRAIN": key(("toyscenes_train",), "names of the training sets"),
+    "DATASETS.TEST": key(
+        ("toyscenes_val",), "names of the test sets; the best checkpoint is that of the first"
+    ),
+    "DATASETS.CUSTOM": key(
+        None,
+        "yaml files that describe data of your own (docs/add_a_dataset.md)",
+        kind=str,
+        listed=True,
+        optional=True,
+    ),
+    "DATALOADER.NUM_WORKERS": key(2, "processes that read images, per training process", least=0),
+    # Network.
+    "MODEL.META_ARCHITECTURE": key("Segmentor", "what is trained; KD.LOSSES make it the Distiller"),
+    "MODEL.DEVICE": key("cuda" if torch.cuda.is_available() else "cpu", "as torch names it"),
+    "MODEL.WEIGHTS": key("", "file to start from, or to evaluate"),
+    "MODEL.PIXEL_MEAN": key(
+        (123.675, 116.28, 103.53), "of the channels in INPUT.FORMAT; ImageNet's", count=3
+    ),
+    "MODEL.PIXEL_STD": key((58.395, 57.12, 57.375), "of the channels in INPUT.FORMAT", above=0, count=3),
+    "MODEL.CHANNELS_LAST": key(False, "memory format; True is faster on CPUs with depthwise convolutions"),
+    "MODEL.SYNC_BN": key(True, "batch norm over the images of all processes, on GPUs"),
+    "MODEL.BACKBONE.NAME": key("TimmBackbone", "a registered backbone"),
+    "MODEL.BACKBONE.TIMM_NAME": key("resnet18", "any network of timm that gives feature maps"),
+    "MODEL.BACKBONE.OUTPUT_STRIDE": key(
+        8, "8 and 16 dilate where timm can; 32 keeps the network's own strides", choices=(8, 16, 32)
+    ),
+    "MODEL.BACKBONE.DILATION_STYLE": key(
+        "mmseg", "compute as mmsegmentation does with these weights, or as timm", choices=("mmseg", "timm")
+    ),
+    "MODEL.BACKBONE.TIMM_OPTIONS": Key((), "name, value, ...: further arguments of timm.create_model", None),
+    "MODEL.BACKBONE.STEM": key(
+        "7x7", "of a ResNet; c and s are mmsegmentation's and CIRKD's deep stems", choices=("7x7", "c", "s")
+    ),
+    "MODEL.BACKBONE.WIDTH": key(1.0, "of a ResNet: factor of all channels", above=0),
+    "MODEL.BACKBONE.PRETRAINED": key("none", "timm, registry, or the path of a file"),
+    "MODEL.SEM_SEG_HEAD.NAME": key("PSPHead", "a registered decode head"),
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": key(12, "that are predicted", least=1),
+    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": key(255, "of void pixels in training; no class", least=1, below=2**31),
+    "MODEL.SEM_SEG_HEAD.CHANNELS": key(128, "in front of the classifier", least=1),
+    "MODEL.SEM_SEG_HEAD.DROPOUT": key(0.1, "share of channels set to zero in training", least=0, below=1),
+    "MODEL.SEM_SEG_HEAD.ALIGN_CORNERS": key(False, "how maps are resized, as torch names it"),
+    "MODEL.SEM_SEG_HEAD.DILATIONS": key(
+        (1, 12, 24, 36), "of the branches of the ASPP heads", least=1, filled=True
+    ),
+    "MODEL.SEM_SEG_HEAD.C1_CHANNELS": key(
+        48, "of DepthwiseSeparableASPPHead: what the finest map is reduced to", least=1
+    ),
+    "MODEL.SEM_SEG_HEAD.ISA_CHANNELS": key(256, "of ISAHead: of queries and keys", least=1),
+    "MODEL.SEM_SEG_HEAD.LOSS_MEAN": key(
+        "valid", "divide the cross-entropy by the labelled pixels or by all", choices=("valid", "all")
+    ),
+    "MODEL.AUXILIARY_HEAD.WEIGHT": key(0.4, "factor of its loss; 0 builds none", least=0),
+    "MODEL.AUXILIARY_HEAD.IN_FEATURE": key("res4", "the map it sees"),
+    "MODEL.AUXILIARY_HEAD.CHANNELS": key(64, "in front of its classifier", least=1),
+    # Training.
+    "SOLVER.OPTIMIZER": key("SGD", "", choices=("SGD", "AdamW")),
+    "SOLVER.IMS_PER_BATCH": key(16, "images of one step, of all processes together", least=1),
+    "SOLVER.ACCUMULATE": key(1, "parts that a batch is computed in, to save memory", least=1),
+    "SOLVER.REFERENCE_WORLD_SIZE": key(
+        0,
+        "processes the settings are meant for: batch, rate and length follow their number; 0: none",
+        least=0,
+    ),
+    "SOLVER.BASE_LR": key(0.01, "learning rate after the warm-up", above=0),
+    "SOLVER.HEAD_LR_FACTOR": key(1.0, "of the decode and the auxiliary head, times BASE_LR", least=0),
+    "SOLVER.BIAS_LR_FACTOR": key(1.0, "of biases, times BASE_LR", least=0),
+    "SOLVER.MOMENTUM": key(0.9, "of SGD", least=0, below=1),
+    "SOLVER.NESTEROV": key(False, "of SGD"),
+    "SOLVER.WEIGHT_DECAY": key(5e-4, "", least=0),
+    "SOLVER.WEIGHT_DECAY_NORM": key(None, "of norms; None: as all else", kind=float, least=0, optional=True),
+    "SOLVER.WEIGHT_DECAY_BIAS": key(None, "of biases; None: as all else", kind=float, least=0, optional=True),
+    "SOLVER.POLY_POWER": key(
+        0.9, "the rate falls as (1 - progress)^power to MIN_LR; 0 takes LR_SCHEDULER_NAME instead", least=0
+    ),
+    "SOLVER.MIN_LR": key(0.0, "learning rate at the end", least=0),
+    "SOLVER.MAX_ITER": key(40000, "steps", least=1),
+    "SOLVER.WARMUP_ITERS": key(0, "steps in which the learning rate grows to its schedule", least=0),
+    "SOLVER.WARMUP_FACTOR": key(0.001, "of the rate in the first step", least=0, most=1),
+    "SOLVER.WARMUP_METHOD": key("linear", "", choices=("linear", "constant")),
+    "SOLVER.RESCALE_INTERVAL": key(False, "start the schedule after the warm-up, not beside it"),
+    "SOLVER.LR_SCHEDULER_NAME": key(
+        "WarmupMultiStepLR",
+        "detectron2's schedules, for POLY_POWER 0",
+        choices=("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
+    ),
+    "SOLVER.STEPS": key((30000,), "WarmupMultiStepLR: where the rate falls", least=1, ascending=True),
+    "SOLVER.GAMMA": key(0.1, "WarmupMultiStepLR, WarmupStepWithFixedGammaLR: factor of each fall", above=0),
+    "SOLVER.NUM_DECAYS": key(3, "WarmupStepWithFixedGammaLR: number of falls", least=1),
+    "SOLVER.BASE_LR_END": key(0.0, "WarmupCosineLR: learning rate at the end", least=0),
+    "SOLVER.AMP.ENABLED": key(False, "mixed precision, in bfloat16 where the device has it"),
+    "SOLVER.CLIP_GRADIENTS.ENABLED": key(False, "limit the gradient"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": key(
+        "value", "each entry, or the norm of each parameter", choices=("value", "norm")
+    ),
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": key(1.0, "the limit", above=0),
+    "SOLVER.CLIP_GRADIENTS.NORM_TYPE": key(2.0, "p of the norm", above=0),
+    "SOLVER.CHECKPOINT_PERIOD": key(
+        1000, "steps from one full state to the next; 0: at the end only", least=0
+    ),
+    "SOLVER.CHECKPOINT_KEEP": key(
+        2, "full states kept; 0: all. The final and the best weights always are", least=0
+    ),
+    # Evaluation.
+    "TEST.EVAL_PERIOD": key(4000, "steps from one evaluation to the next; 0: at the end only", least=0),
+    "TEST.WINDOW": key(
+        (0, 0), "(height, width) of overlapping windows, in pixels; (0, 0): whole", **OPTIONAL_SIZE
+    ),
+    "TEST.STRIDE": key((0, 0), "(down, right) from window to window, in pixels", **OPTIONAL_SIZE),
+    "TEST.SCALES": key(
+        (1.0,), "factors of the test size, over which probabilities are averaged", above=0, filled=True
+    ),
+    "TEST.FLIP": key(False, "average with the mirrored image"),
+    "TEST.SAVE": key(
+        (), "predictions kept in OUTPUT_DIR/inference: labels, COCO run lengths", choices=("png", "json")
+    ),
+    "TEST.EXPECTED_RESULTS": Key(
+        [], "[task, metric, value, tolerance], ...: the end is an error otherwise", None
+    ),
+    # Distillation.
+    "KD.RECIPE": key("", "a method with its settings: a name in fakd/config/recipes, or a path"),
+    "KD.LOSSES": key((), "registered names; each has its options in a node KD.<Name>"),
+    "KD.TEACHER.RUN": key("", "folder of a finished run: its config and its final weights are the teacher's"),
+    "KD.TEACHER.CONFIG_FILE": key("", "config of the teacher"),
+    "KD.TEACHER.WEIGHTS": key("", "file of its weights"),
+    "KD.TEACHER.CHECK_IMAGES": key(
+        100, "the teacher is tried on so many before the first step; 0: not", least=0
+    ),
+    "KD.TEACHER.CHECK_RATIO": key(
+        0.5, "training stops if its mIoU is below this part of the known", least=0, most=1
+    ),
+    "KD.TEACHER.MIOU": key(
+        0.0, "the known, in percent; 0: as recorded beside its weights", least=0, most=100
+    ),
+}
+
+
+def add_fakd_config(cfg: CfgNode) -> None:
+    """Add :data:`KEYS` to ``get_cfg()``, and a node ``KD.<Name>`` per registered loss.
 
     Losses registered later (by a plugin) get their node from another call, which keeps the rest.
     """
     if "KD" not in cfg:
-        _add_training(cfg)
-        _add_model(cfg)
-        _add_distillation(cfg)
+        for name, each in KEYS.items():
+            *parents, leaf = name.split(".")
+            node = cfg
+            for parent in parents:
+                node = node.setdefault(parent, CfgNode())
+            node[leaf] = each.default
     for name, loss in DISTILL_LOSS_REGISTRY:
         if name not in cfg.KD:
-            cfg.KD[name] = CN(options_of(loss))
-
-
-def _add_training(cfg: CN) -> None:
-    cfg.SEED = 0  # of initial weights, data order, augmentation and dropout; negative draws one
-    # Modules, by name or path, imported before a config is read, so that it can name what they register.
-    cfg.PLUGINS = ()
-
-    # One word for how a paper trains and tests: a file of fakd/config/protocols, or the path of one's own.
-    # Recipe, config file and command line win over it.
-    cfg.PROTOCOL = ""
-
-    cfg.INPUT.FORMAT = "RGB"
-    cfg.INPUT.RANDOM_FLIP = "horizontal"
-    # Factor drawn uniformly, of the image's own size or, if BASE_SIZE (long, short) is given, of the
-    # largest size with the same aspect ratio inside that box, which is also the test scale.
-    cfg.INPUT.SCALE_RANGE = (0.5, 2.0)
-    cfg.INPUT.BASE_SIZE = (0, 0)
-    cfg.INPUT.SCALE_STEP = 0.0  # draw factors in steps of this; 0: any
-    cfg.INPUT.CROP.SIZE = (512, 512)  # height, width; smaller images are padded
-    # A crop is drawn anew, up to ten times, if one class fills this share of its labelled pixels.
-    cfg.INPUT.CROP.MAX_SHARE = 1.0
-    cfg.INPUT.PHOTOMETRIC = False  # random brightness, contrast, saturation and hue, as mmsegmentation has it
-
-    cfg.DATASETS.TRAIN = ("toyscenes_train",)
-    cfg.DATASETS.TEST = ("toyscenes_val",)
-    # Your own data: a yaml, or several, that describe datasets (docs/add_a_dataset.md).
-    cfg.DATASETS.CUSTOM = None
-    cfg.DATALOADER.NUM_WORKERS = 2
-
-    cfg.SOLVER.OPTIMIZER = "SGD"  # or AdamW
-    cfg.SOLVER.IMS_PER_BATCH = 16  # of all processes together
-    cfg.SOLVER.ACCUMULATE = 1  # parts a batch is computed in, to save memory
-    cfg.SOLVER.BASE_LR = 0.01
-    cfg.SOLVER.HEAD_LR_FACTOR = 1.0  # of the decode and the auxiliary head, times BASE_LR
-    cfg.SOLVER.MOMENTUM = 0.9
-    cfg.SOLVER.WEIGHT_DECAY = 5e-4
-    cfg.SOLVER.WEIGHT_DECAY_NORM = None  # as everything else
-    cfg.SOLVER.POLY_POWER = 0.9
-    cfg.SOLVER.MIN_LR = 0.0
-    cfg.SOLVER.MAX_ITER = 40000
-    cfg.SOLVER.WARMUP_ITERS = 0
-    cfg.SOLVER.CHECKPOINT_PERIOD = 1000
-    cfg.SOLVER.CHECKPOINT_KEEP = 2  # full states kept; the final and best weights always are
-    cfg.TEST.EVAL_PERIOD = 4000
-    # Test in overlapping windows (height, width) at every STRIDE (down, right); (0, 0) takes whole images.
-    cfg.TEST.WINDOW = (0, 0)
-    cfg.TEST.STRIDE = (0, 0)
-    cfg.TEST.SCALES = (1.0,)  # factors of the test size; more than one averages the probabilities
-    cfg.TEST.FLIP = False  # average with the mirrored image
-    # Predictions to write into OUTPUT_DIR/inference/<dataset>: "png" (labels), "json" (COCO run lengths).
-    cfg.TEST.SAVE = ()
-
-    cfg.CHECKPOINT = CN()
-    # Weights files that are more than tensors can run code when they are read.
-    cfg.CHECKPOINT.ALLOW_PICKLE = False
-
-
-def _add_model(cfg: CN) -> None:
-    cfg.MODEL.META_ARCHITECTURE = "Segmentor"
-    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-    cfg.MODEL.WEIGHTS = ""
-    cfg.MODEL.PIXEL_MEAN = (123.675, 116.28, 103.53)  # ImageNet's, in INPUT.FORMAT
-    cfg.MODEL.PIXEL_STD = (58.395, 57.12, 57.375)
-    cfg.MODEL.CHANNELS_LAST = False  # memory format; True is faster on CPUs with depthwise convolutions
-    cfg.MODEL.SYNC_BN = True  # batch norm over all processes
-
-    backbone = cfg.MODEL.BACKBONE
-    backbone.NAME = "TimmBackbone"
-    backbone.TIMM_NAME = "resnet18"  # any network of timm that gives feature maps
-    backbone.OUTPUT_STRIDE = 8  # 8 and 16 dilate where timm can; 32 keeps the network's own strides
-    # "mmseg": what mmsegmentation computes with the same weights (dilation; HRNet's fusion), or "timm".
-    backbone.DILATION_STYLE = "mmseg"
-    backbone.TIMM_OPTIONS = ()  # name, value, ...: further arguments of timm.create_model
-    backbone.STEM = "7x7"  # of a ResNet; "c" and "s" are mmsegmentation's and CIRKD's deep stems
-    backbone.WIDTH = 1.0  # of a ResNet: factor of all channels
-    # "timm": timm's hub; "registry": inside a package of Python's registry, and PIXEL_MEAN and PIXEL_STD go
-    # with it if nothing else sets them; or the path of a file.
-    backbone.PRETRAINED = "none"
-
-    head = cfg.MODEL.SEM_SEG_HEAD
-    head.NAME = "PSPHead"
-    head.NUM_CLASSES = 12
-    head.IGNORE_VALUE = 255
-    head.CHANNELS = 128  # A, in front of the classifier
-    head.DROPOUT = 0.1
-    head.ALIGN_CORNERS = False
-    head.DILATIONS = (1, 12, 24, 36)  # of the ASPP heads' branches
-    head.C1_CHANNELS = 48  # of DepthwiseSeparableASPPHead: what the finest map is reduced to
-    head.ISA_CHANNELS = 256  # of ISAHead: queries and keys
-    head.LOSS_MEAN = "valid"  # divide the cross-entropy by the labelled pixels, or by "all"
-
-    cfg.MODEL.AUXILIARY_HEAD = CN()
-    cfg.MODEL.AUXILIARY_HEAD.WEIGHT = 0.4  # of its loss; 0 builds none
-    cfg.MODEL.AUXILIARY_HEAD.IN_FEATURE = "res4"
-    cfg.MODEL.AUXILIARY_HEAD.CHANNELS = 64
-
-
-def _add_distillation(cfg: CN) -> None:
-    cfg.KD = CN()
-    # One word for a method with its losses, weights and temperatures: a file of fakd/config/recipes,
-    # or the path of one's own. Keys of the config file and the command line win over it.
-    cfg.KD.RECIPE = ""
-    cfg.KD.LOSSES = ()  # registered names; each has its options in a node KD.<Name>
-    cfg.KD.TEACHER = CN()
-    cfg.KD.TEACHER.CONFIG_FILE = ""
-    cfg.KD.TEACHER.WEIGHTS = ""
-    # Before the first step the teacher is evaluated on so many images (0: not at all), and training stops
-    # if its mIoU is below CHECK_RATIO times MIOU, or what is recorded beside its weights.
-    cfg.KD.TEACHER.CHECK_IMAGES = 100
-    cfg.KD.TEACHER.CHECK_RATIO = 0.5
-    cfg.KD.TEACHER.MIOU = 0.0
+            cfg.KD[name] = CfgNode(options_of(loss))

@@ -9,25 +9,27 @@ import difflib
 import hashlib
 import logging
 import sys
-from collections.abc import Mapping, Sequence, Set
-from functools import reduce
+from collections.abc import Iterable, Mapping, Sequence, Set
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from ..checkpoint.registry_weights import registry_weights
 from ..data.datasets.custom import register_custom
-from .defaults import add_fakd_config
+from ..ranges import Range
+from ..validation import read_yaml
+from .checks import check_keys, ranges
+from .defaults import KEYS, add_fakd_config
 from .protocols import read_protocol
 
 logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).parent / "recipes"
 NO_RECIPE = "student"  # the recipe of a network that is trained alone
+_OF_A_RECIPE = ("KD.LOSSES", "KD.RECIPE", "MODEL.META_ARCHITECTURE")
 
 
 def load_config(
@@ -51,45 +53,38 @@ def load_config(
     Raises:
         FileNotFoundError: no such file or recipe.
         KeyError: a key that does not exist, with the nearest that does.
-        ValueError: a value of another type than the key's default.
+        ValueError: a file that cannot be read, a value that its key may not have, or a key of detectron2's
+            that does nothing here.
     """
     if config_file and not Path(config_file).is_file():
         raise FileNotFoundError(f"config file {config_file} does not exist (looked from {Path.cwd()}).")
     if len(opts) % 2:
         raise ValueError(f"options come in pairs, KEY VALUE; got {len(opts)} words: {' '.join(opts)}")
-    given = _read(config_file) if config_file else CfgNode()
+    given = read_keys(config_file) if config_file else {}
     pairs = dict(zip(opts[0::2], opts[1::2], strict=True))
-
-    word = recipe if recipe is not None else pairs.get("KD.RECIPE", given.get("KD", {}).get("RECIPE", ""))
-    method = _read(str(recipe_path(word))) if word else CfgNode()
+    word = _early("KD.RECIPE", {"KD.RECIPE": recipe} if recipe is not None else {}, pairs, given)
+    method = read_keys(str(recipe_path(word))) if word else {}
 
     cfg = get_cfg()
-    plugins = [plugin for source in (method, given, pairs) for plugin in _plugins(source)]
+    named_here = _plugins(pairs)
+    plugins = [*_plugins(method), *_plugins(given), *named_here]
     if allow_plugins is not True:
-        _refuse_plugins(config_file or word, set(plugins).difference(_plugins(pairs), allow_plugins or ()))
+        allowed = {_beside(Path(), plugin) for plugin in allow_plugins or ()}
+        _refuse_plugins(config_file or word, set(plugins).difference(named_here, allowed))
     _import(plugins)
     add_fakd_config(cfg)  # with a node for every loss, those of the plugins among them
-    protocol = pairs.get("PROTOCOL", given.get("PROTOCOL", ""))
-    train_sets = CfgNode._decode_cfg_value(
-        pairs.get("DATASETS.TRAIN", given.get("DATASETS", {}).get("TRAIN", ()))
-    )
-    parts = [CfgNode(part) for part in read_protocol(protocol, train_sets)] if protocol else []
-    for part in parts:
-        _merge(cfg, part, f"protocol {protocol}")
-    _merge(cfg, method, f"recipe {word}")
     if recipe is not None:
         # What the file says of distillation was meant for its own recipe.
-        given = _without_losses(given)
-    _merge(cfg, given, config_file)
-    known = _keys(cfg)
-    for key in pairs:
-        if key not in known:
-            raise KeyError(_unknown(key, known, "the command line"))
-    for key, value in pairs.items():
-        *path, name = key.split(".")
-        default = reduce(getattr, path, cfg)[name]
-        cfg.merge_from_list([key, _fitted(CfgNode._decode_cfg_value(value), default)])
-    named = set(pairs).union(*map(_keys, (*parts, method, given)))
+        given = {key: value for key, value in given.items() if key not in _OF_A_RECIPE}
+    protocol = _early("PROTOCOL", pairs, given)
+    parts = read_protocol(protocol, _early("DATASETS.TRAIN", pairs, given)) if protocol else []
+    sources = [(f"protocol {protocol}", flat_keys(part)) for part in parts]
+    sources += [(f"recipe {word}", method), (config_file, given), ("the command line", pairs)]
+    for source, values in sources:
+        _merge(cfg, _with_teacher(values, source), source)
+    for source, values in sources:
+        check_keys(cfg, source, values)
+    named = {key for _, values in sources for key in values}
     _match_registry_weights(cfg, named)
     _choose_architecture(cfg, named)
     if not allow_pickle and "CHECKPOINT.ALLOW_PICKLE" not in pairs:
@@ -98,7 +93,7 @@ def load_config(
     cfg.PLUGINS = tuple(dict.fromkeys(plugins))  # of all sources: what each of them names must be found again
     custom = cfg.DATASETS.CUSTOM or ()
     # Absolute, because a process elsewhere that is given this config registers them again.
-    paths = tuple(str(Path(path).resolve()) for path in ((custom,) if isinstance(custom, str) else custom))
+    paths = tuple(str(Path(path).resolve()) for path in custom)
     register_custom(paths)
     cfg.DATASETS.CUSTOM = paths or None
     return cfg
@@ -165,15 +160,69 @@ def recipe_path(word: str) -> Path:
     return path
 
 
-def _read(path: str) -> CfgNode:
-    try:
-        return CfgNode(CfgNode.load_yaml_with_base(path))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: its _BASE_ '{error.filename}' does not exist.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as yaml: {error}") from error
-    except (TypeError, AttributeError) as error:  # of an empty file, a list or a single word
-        raise ValueError(f"{path}, or a _BASE_ of it, does not hold keys and their values.") from error
+def read_keys(path: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The keys of a yaml with their values, and those of its ``_BASE_``, or several, which are weaker.
+
+    A plugin that lies beside the file that names it is given with its whole path.
+
+    Args:
+        path: of the file.
+        above: the files that have this one as a base.
+
+    Raises:
+        FileNotFoundError: the file, or a base, does not exist.
+        ValueError: the file does not hold keys and their values, or is a base of itself.
+    """
+    file = Path(path)
+    if above and not file.is_file():
+        raise FileNotFoundError(f"{above[-1]}: its _BASE_ '{path}' does not exist.")
+    if file.resolve() in [each.resolve() for each in above]:
+        raise ValueError(f"{above[0]}: its _BASE_ leads back to '{path}', so that it has no end.")
+    content = read_yaml(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} does not hold keys and their values.")
+    bases = content.pop("_BASE_", [])
+    bases = bases if isinstance(bases, list) else [bases]
+    if not all(isinstance(base, str) for base in bases):
+        raise ValueError(f"{path}: _BASE_ is {bases!r}, but must be a path, or a list of paths.")
+    keys: dict[str, Any] = {}
+    for base in bases:
+        keys |= read_keys(str(file.parent / Path(base).expanduser()), (*above, file))
+    own = flat_keys(content)
+    if "PLUGINS" in own:
+        own["PLUGINS"] = _plugins(own, file.parent)
+    return keys | own
+
+
+def _plugins(source: Mapping[str, Any], folder: Path = Path()) -> tuple[str, ...]:
+    return tuple(_beside(folder, plugin) for plugin in _early("PLUGINS", source))
+
+
+def _beside(folder: Path, plugin: str) -> str:
+    """The whole path of a plugin that is a file in a folder; modules and other files as they are."""
+    path = folder / plugin
+    return str(path.resolve()) if plugin.endswith(".py") and path.is_file() else plugin
+
+
+def flat_keys(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as full names, ``{"KD.CWD.TAU": 1.0}``."""
+    keys: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            keys |= flat_keys(value, f"{prefix}{name}.")
+        else:
+            keys[f"{prefix}{name}"] = value
+    return keys
+
+
+def _early(key: str, *sources: Mapping[str, Any]) -> Any:
+    """The value of a key before there is a config: of the first source that has it, or its default.
+
+    Raises:
+        ValueError: the value is none that the key may have.
+    """
+    found = [source[key] for source in sources if key in source]
+    return _fitted(key, found[0], KEYS[key].range) if found else KEYS[key].default
 
 
 def _choose_architecture(cfg: CfgNode, named: Set[str]) -> None:
@@ -196,11 +245,6 @@ def _choose_architecture(cfg: CfgNode, named: Set[str]) -> None:
             "MODEL.META_ARCHITECTURE is 'Distiller', but KD.LOSSES names no loss: name some, or a recipe "
             "(KD.RECIPE), or leave MODEL.META_ARCHITECTURE out."
         )
-
-
-def _plugins(source: Mapping[str, Any]) -> Sequence[str]:
-    plugins = CfgNode._decode_cfg_value(source.get("PLUGINS", ()))
-    return (plugins,) if isinstance(plugins, str) else plugins
 
 
 def _import(plugins: Sequence[str]) -> None:
@@ -240,48 +284,61 @@ def _import_file(path: Path) -> None:
         raise
 
 
-def _without_losses(given: CfgNode) -> CfgNode:
-    given = given.clone()
-    kd = given.get("KD", CfgNode())
-    for key in ("LOSSES", "RECIPE"):
-        kd.pop(key, None)
-    given.get("MODEL", CfgNode()).pop("META_ARCHITECTURE", None)
-    return given
+def _with_teacher(values: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+    """A source with the config and the weights for which its ``KD.TEACHER.RUN`` stands.
+
+    Raises:
+        ValueError: it names others, too.
+    """
+    keys = {"KD.TEACHER.CONFIG_FILE": "config.yaml", "KD.TEACHER.WEIGHTS": "model_final.pth"}
+    run = _early("KD.TEACHER.RUN", values)
+    if not run:
+        # What it names itself is not of the run that a weaker source names.
+        return {**values, "KD.TEACHER.RUN": ""} if any(values.get(key) for key in keys) else values
+    found = {}
+    for key, name in keys.items():
+        found[key] = _early(key, values) or str(Path(run) / name)
+        if Path(found[key]).resolve().parent != Path(run).resolve():
+            raise ValueError(
+                f"{source}: KD.TEACHER.RUN is '{run}', but {key} is '{found[key]}', which is not in "
+                "that folder. Leave one of them out."
+            )
+    return {**values, **found}
 
 
-def _merge(cfg: CfgNode, other: CfgNode, source: str) -> None:
-    known = _keys(cfg)
-    for key in _keys(other):
+def _merge(cfg: CfgNode, values: Mapping[str, Any], source: str) -> None:
+    """Set keys of a config.
+
+    Raises:
+        KeyError: there is no such key.
+        ValueError: the key may not have the value.
+    """
+    known, allowed = flat_keys(cfg), ranges()
+    for key, given in values.items():
         if key not in known:
             raise KeyError(_unknown(key, known, source))
-    cfg.merge_from_other_cfg(_fit_node(other, cfg))
+        try:
+            cfg.merge_from_list([key, _fitted(key, given, allowed.get(key))])
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
 
 
-def _fit_node(node: CfgNode, defaults: CfgNode) -> CfgNode:
-    fitted = CfgNode()
-    for name, value in node.items():
-        fit = _fit_node if isinstance(value, CfgNode) else _fitted
-        fitted[name] = fit(value, defaults[name])
-    return fitted
+def _fitted(key: str, given: Any, allowed: Range | None) -> Any:
+    """A value as its key has it where no one can be mistaken: 4 for 4.0, one word for a list of one.
+
+    Raises:
+        ValueError: the key may not have it.
+    """
+    value = CfgNode._decode_cfg_value(given)
+    if allowed is None:
+        return value
+    if allowed.listed and isinstance(value, str):
+        value = (value,)
+    allowed.check(key, value)
+    return float(value) if allowed.kind is float and isinstance(value, int) else value
 
 
-def _fitted(value: Any, default: Any) -> Any:
-    """A value as its key has it where no one can be mistaken: 4 for 4.0, one word for a tuple of one."""
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    if isinstance(default, tuple) and isinstance(value, str):
-        return (value,)
-    return value
-
-
-def _keys(node: CfgNode, prefix: str = "") -> set[str]:
-    keys: set[str] = set()
-    for name, value in node.items():
-        keys |= _keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else {prefix + name}
-    return keys
-
-
-def _unknown(key: str, known: set[str], source: str) -> str:
+def _unknown(key: str, known: Iterable[str], source: str) -> str:
     near = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return f"{source}: there is no config key {key}.{hint}"

@@ -1,5 +1,7 @@
 """Whether a dataset is what it should be: every file read once, and a picture to look at."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -41,6 +43,14 @@ class DatasetReport:
     absent: list[str]
 
 
+@dataclass(frozen=True)
+class _Problem:
+    """Why an image cannot be used, and all ids of its label if some of them are unknown."""
+
+    message: str
+    ids: frozenset[int] = frozenset()
+
+
 def check_dataset(
     name: str, sheet: str | Path | None = None, workers: int = 0, images: int = SHOWN
 ) -> DatasetReport:
@@ -67,9 +77,10 @@ def check_dataset(
     )
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         found = list(tqdm(pool.map(count, records, chunksize=8), name, len(records), unit="image"))
-    if errors := [each for each in found if isinstance(each, str)]:
-        shown = "\n".join(errors[:_MOST_ERRORS])
-        raise ValueError(f"'{name}': {len(errors)} of {len(records)} images cannot be used:\n{shown}")
+    if problems := [each for each in found if isinstance(each, _Problem)]:
+        shown = "\n".join(problem.message for problem in problems[:_MOST_ERRORS])
+        hint = _suggest_map(found, num_classes, metadata.ignore_label)
+        raise ValueError(f"'{name}': {len(problems)} of {len(records)} images cannot be used:\n{shown}{hint}")
     pixels = sum(found, np.zeros(num_classes + 1, np.int64))
     if sheet is not None:
         _draw_sheet(records, metadata, sheet, images)
@@ -84,7 +95,7 @@ def check_dataset(
 
 def _count(
     record: dict, num_classes: int, ignore_label: int, id_map: Mapping[int, int] | None
-) -> np.ndarray | str:
+) -> np.ndarray | _Problem:
     """Pixels by class, void last; or what is wrong."""
     path = record["sem_seg_file_name"]
     try:
@@ -92,14 +103,33 @@ def _count(
             size = decode(picture).size[::-1]
             label = read_label(path, ignore_label, -1, id_map)
             if label.shape != size:
-                return size_error(record, picture, label)
+                return _Problem(size_error(record, picture, label))
     except ValueError as error:
-        return str(error)
+        return _Problem(str(error))
     if label.max() >= num_classes:
-        unknown = np.unique(label[label >= num_classes])[:10].tolist()
-        return f"The label '{path}' holds the ids {unknown}, but there are {num_classes} classes."
+        ids = np.unique(label[label >= 0]).tolist()
+        unknown = [i for i in ids if i >= num_classes][:10]
+        message = f"The label '{path}' holds the ids {unknown}, but there are {num_classes} classes."
+        return _Problem(message, frozenset(ids))
     counts = np.bincount(label.ravel() + 1, minlength=num_classes + 1)
     return np.roll(counts, -1)
+
+
+def _suggest_map(found: list[np.ndarray | _Problem], num_classes: int, void: int) -> str:
+    """A sentence for labels whose ids are as many as the classes, but others."""
+    problems = [each for each in found if isinstance(each, _Problem)]
+    if not any(problem.ids for problem in problems):
+        return ""
+    ids = set().union(*(problem.ids for problem in problems))
+    for each in found:
+        if isinstance(each, np.ndarray):
+            ids |= set(np.flatnonzero(each[:-1]).tolist())
+    inorder = sorted(ids)
+    meant = [void, *range(num_classes)] if len(ids) == num_classes + 1 else list(range(num_classes))
+    if len(ids) != len(meant):
+        return f"\nThe labels hold the ids {inorder}: id_map in the dataset's yaml leads to class ids."
+    id_map = ", ".join(f"{old}: {new}" for old, new in zip(inorder, meant, strict=True))
+    return f"\nIf these are the classes in their order, put 'id_map: {{{id_map}}}' into the dataset's yaml."
 
 
 def _draw_sheet(records: list[dict], metadata: Metadata, path: str | Path, number: int) -> None:

@@ -5,6 +5,7 @@ The same batches come out for any number of workers, for one process or many, an
 
 import contextlib
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -98,6 +99,18 @@ class PositionDataset(Dataset):
             return self.mapper(self.dataset[index])
 
 
+def leave_signals(worker: int = 0) -> None:
+    """For a worker process: SIGTERM and Ctrl-C are the main process's, which still needs its batches.
+
+    Who stops a run often signals all its processes. Workers end when the main process says so or is gone.
+
+    Args:
+        worker: its number, given by the DataLoader.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | None = None) -> DataLoader:
     """The endless training loader; each batch is a list of dicts, this process's share of the total.
 
@@ -128,12 +141,24 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | N
         sampler=PositionSampler(len(records), seed, start_position),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
+        worker_init_fn=leave_signals,
         generator=torch.Generator(),  # else each iter() would draw from the training's generator
     )
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
-    """detectron2's test loader over one dataset: whole images, one at a time, split over the processes."""
-    loader = build_detection_test_loader(cfg, dataset_name, mapper=SemSegMapper(cfg, is_train=False))
+def build_test_loader(cfg: CfgNode, dataset_name: str, records: Sequence[dict] | None = None) -> DataLoader:
+    """detectron2's test loader over one dataset: whole images, one at a time, split over the processes.
+
+    Args:
+        cfg: reads DATALOADER.NUM_WORKERS and the mapper's keys.
+        dataset_name: registered.
+        records: the part of the dataset to load; default all of it.
+    """
+    loader = build_detection_test_loader(
+        get_detection_dataset_dicts([dataset_name], filter_empty=False) if records is None else list(records),
+        mapper=SemSegMapper(cfg, is_train=False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+    loader.worker_init_fn = leave_signals
     loader.generator = torch.Generator()  # as above: an evaluation must not change the training after it
     return loader

@@ -131,7 +131,8 @@ class SemSegMapper:
             raise ValueError(
                 f"The label file '{path}' holds the ids {np.unique(unknown).tolist()[:10]}, but ids "
                 f"must lie in [0, {self.num_classes}) or be the dataset's void id {self.ignore_label}. "
-                "Check MODEL.SEM_SEG_HEAD.NUM_CLASSES and the ignore_label of the dataset's metadata."
+                "Check MODEL.SEM_SEG_HEAD.NUM_CLASSES and the dataset's ignore_label. If its files have ids "
+                "of their own, it needs an id_map, which tools/datasets/check.py suggests."
             )
         label[label < 0] = self.ignore_value
         return label.astype(np.uint8 if self.fits_byte else np.int32)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor, nn
 
-from .metadata import ExportMetadata, from_json
+from .metadata import ExportMetadata, read_metadata
 
 Run = Callable[[Tensor], Tensor]  # from images (N, 3, H, W) to scores (N, K, H, W)
 
@@ -144,7 +144,7 @@ def load_exported(path: str | Path, device: str = "cpu", allow_pickle: bool = Fa
         session = open_session(str(path), device)
         found, run = session.get_modelmeta().custom_metadata_map, session_run(session)
     else:
-        found = dict.fromkeys(ExportMetadata.__dataclass_fields__, "")
+        found = dict.fromkeys(ExportMetadata.model_fields, "")
         try:
             if path.suffix == ".ts":
                 graph = torch.jit.load(path, "cpu", _extra_files=found)
@@ -156,13 +156,4 @@ def load_exported(path: str | Path, device: str = "cpu", allow_pickle: bool = Fa
         def run(image: Tensor) -> Tensor:  # no sub-module, for the graph refuses eval()
             return graph(image)
 
-    try:
-        metadata = ExportMetadata(
-            **{name: from_json(found[name]) for name in ExportMetadata.__dataclass_fields__}
-        )
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"'{path}' does not say what its classes and its input are ({error!r}): it is no file of "
-            "tools/export_student.py."
-        ) from error
-    return ExportedNetwork(run, metadata)
+    return ExportedNetwork(run, read_metadata(found, path))

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from pydantic import Field, model_validator
 
 from fakd.data.datasets.colours import colour_map, palette
 from fakd.modeling import Segmentor
+from fakd.validation import Strict, parse
+
+_Byte = Annotated[int, Field(ge=0, le=255)]
+_Side = Annotated[int, Field(ge=0)]
+_Sides = Annotated[tuple[_Side, _Side], Field(strict=False)]
+_Channels = Annotated[tuple[float, float, float], Field(strict=False)]
+_Colour = Annotated[tuple[_Byte, _Byte, _Byte], Field(strict=False)]
 
 
-@dataclass(frozen=True)
-class ExportMetadata:
+class ExportMetadata(Strict):
     """What a user of an exported file has to know; it travels inside of the file.
 
     Attributes:
@@ -32,30 +40,49 @@ class ExportMetadata:
         precision: "float32", "float16" or "int8".
     """
 
-    classes: tuple[str, ...]
-    colours: tuple[tuple[int, ...], ...]
-    input_format: str
+    classes: tuple[str, ...] = Field(strict=False, min_length=1)
+    colours: tuple[_Colour, ...] = Field(strict=False)
+    input_format: Literal["RGB", "BGR"]
     normalize: bool
-    pixel_mean: tuple[float, ...]
-    pixel_std: tuple[float, ...]
-    size: tuple[int, int] | None
-    base_size: tuple[int, int]
-    window: tuple[int, int]
-    stride: tuple[int, int]
-    precision: str = "float32"
+    pixel_mean: _Channels
+    pixel_std: _Channels
+    size: _Sides | None
+    base_size: _Sides
+    window: _Sides
+    stride: _Sides
+    precision: Literal["float32", "float16", "int8"] = "float32"
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> ExportMetadata:
+        if len(self.colours) != len(self.classes):
+            raise ValueError(f"there are {len(self.classes)} classes and {len(self.colours)} colours")
+        if 0 in self.pixel_std or self.size and 0 in self.size or any(self.window) and 0 in self.stride:
+            raise ValueError("pixel_std, size and the stride of windows must not be 0")
+        return self
 
     def as_json(self) -> dict[str, str]:
         """Every attribute as a JSON text."""
-        return {name: json.dumps(value) for name, value in asdict(self).items()}
+        return {name: json.dumps(value) for name, value in self.model_dump().items()}
 
 
-def from_json(text: str) -> Any:
-    """A value of :meth:`ExportMetadata.as_json`, with tuples for lists."""
+def read_metadata(texts: Mapping[str, str], path: str | Path) -> ExportMetadata:
+    """What :meth:`ExportMetadata.as_json` wrote into a file.
 
-    def tuples(value: Any) -> Any:
-        return tuple(map(tuples, value)) if isinstance(value, list) else value
+    Args:
+        texts: by attribute; others are left alone.
+        path: of the file, for the error.
 
-    return tuples(json.loads(text))
+    Raises:
+        ValueError: an attribute is missing or wrong.
+    """
+    try:
+        content = {name: json.loads(texts[name]) for name in ExportMetadata.model_fields if texts.get(name)}
+        return parse(ExportMetadata, content, path)
+    except ValueError as error:
+        raise ValueError(
+            f"'{path}' does not say what its classes and its input are: it is no file of "
+            f"tools/export_student.py. {error}"
+        ) from error
 
 
 def classes_and_colours(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -85,7 +85,7 @@ def export_student(
     if precision == "int8":
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "float32.onnx")
-            export(exact, exact, replace(metadata, precision="float32"), source, opset=opset)
+            export(exact, exact, metadata.model_copy(update={"precision": "float32"}), source, opset=opset)
             quantize(cfg, source, path, metadata, calibration)
         found = compare(exact, session_run(open_session(str(path))), shapes(metadata.size))
     else:

@@ -1,11 +1,18 @@
 """Mistakes in a config that would otherwise come up late, or in words that do not name their key."""
 
 import difflib
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
+from torch import nn
+
+from ..config.checks import check_values
+from ..config.defaults import KEYS
+from ..evaluation import as_tested
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -13,35 +20,87 @@ def check_config(cfg: CfgNode) -> None:
 
     Raises:
         KeyError: there is no such dataset.
+        FileNotFoundError: the teacher's run is not finished.
         ValueError: a value is out of its range, two contradict, or the device cannot be used.
     """
-    if cfg.TEST.PRECISE_BN.ENABLED:
-        raise ValueError("TEST.PRECISE_BN is not supported: what it draws would be lost on resume.")
-    solver = cfg.SOLVER
-    for key in ("MAX_ITER", "IMS_PER_BATCH", "BASE_LR"):
-        if solver[key] <= 0:
-            raise ValueError(f"SOLVER.{key} is {solver[key]}, but must be positive.")
-    if min(cfg.INPUT.CROP.SIZE) < 1:
-        raise ValueError(f"INPUT.CROP.SIZE is {tuple(cfg.INPUT.CROP.SIZE)}, but must be positive.")
-    parts = comm.get_world_size() * solver.ACCUMULATE
-    if solver.ACCUMULATE < 1 or solver.IMS_PER_BATCH % parts:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH ({solver.IMS_PER_BATCH}) must be a multiple of processes x "
-            f"SOLVER.ACCUMULATE ({comm.get_world_size()} x {solver.ACCUMULATE})."
-        )
-    if not cfg.OUTPUT_DIR:
-        raise ValueError("OUTPUT_DIR is empty: name the folder of the run.")
-    if not cfg.DATASETS.TRAIN:
-        raise ValueError("DATASETS.TRAIN is empty: there is nothing to train on.")
     check_place(cfg)
+    for wrong, message in _contradictions(cfg):
+        if wrong:
+            raise ValueError(message)
+    teacher = cfg.KD.TEACHER
+    for file in (teacher.CONFIG_FILE, teacher.WEIGHTS) if teacher.RUN and cfg.KD.LOSSES else ():
+        if not Path(file).is_file():
+            raise FileNotFoundError(
+                f"KD.TEACHER.RUN is '{teacher.RUN}', but no finished run lies there: there is no '{file}'. "
+                "Train the teacher first, or to its end with --resume."
+            )
+
+
+def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
+    """Whether each rule that takes more than one key to tell is broken, and the message."""
+    solver, head, size = cfg.SOLVER, cfg.MODEL.SEM_SEG_HEAD, tuple(cfg.INPUT.BASE_SIZE)
+    processes, reference = comm.get_world_size(), solver.REFERENCE_WORLD_SIZE
+    yield not cfg.OUTPUT_DIR, "OUTPUT_DIR is empty: name the folder of the run."
+    yield not cfg.DATASETS.TRAIN, "DATASETS.TRAIN is empty: there is nothing to train on."
+    yield (
+        reference > 0 and solver.IMS_PER_BATCH % reference != 0,
+        f"SOLVER.IMS_PER_BATCH ({solver.IMS_PER_BATCH}) must be a multiple of SOLVER.REFERENCE_WORLD_SIZE "
+        f"({reference}).",
+    )
+    yield (
+        reference in (0, processes) and solver.IMS_PER_BATCH % (processes * solver.ACCUMULATE) != 0,
+        f"SOLVER.IMS_PER_BATCH ({solver.IMS_PER_BATCH}) must be a multiple of processes x SOLVER.ACCUMULATE "
+        f"({processes} x {solver.ACCUMULATE}).",
+    )
+    yield (
+        head.IGNORE_VALUE < head.NUM_CLASSES,
+        f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {head.IGNORE_VALUE}, which is one of the "
+        f"{head.NUM_CLASSES} classes (NUM_CLASSES): its pixels would not be learned.",
+    )
+    yield (
+        any(size) and not all(size),
+        f"INPUT.BASE_SIZE is {size}: both are positive, or both 0 for the images' own sizes.",
+    )
+    yield (
+        len(set(cfg.KD.LOSSES)) < len(cfg.KD.LOSSES),
+        f"KD.LOSSES names a loss twice: {', '.join(cfg.KD.LOSSES)}. Its factor is KD.<Name>.WEIGHT.",
+    )
+    yield (
+        solver.NESTEROV and solver.MOMENTUM == 0,
+        "SOLVER.NESTEROV needs a SOLVER.MOMENTUM above 0.",
+    )
+    for name in ("MIN_LR", "BASE_LR_END"):
+        yield (
+            solver[name] > solver.BASE_LR,
+            f"SOLVER.{name} is {solver[name]}, which is above SOLVER.BASE_LR, {solver.BASE_LR}.",
+        )
+    for name in ("STEPS", "GAMMA", "NUM_DECAYS", "BASE_LR_END") if solver.POLY_POWER > 0 else ():
+        yield (
+            solver[name] != KEYS[f"SOLVER.{name}"].default,
+            f"SOLVER.{name} is of a schedule that SOLVER.POLY_POWER {solver.POLY_POWER} replaces. Set "
+            "SOLVER.POLY_POWER 0.0 to use SOLVER.LR_SCHEDULER_NAME.",
+        )
+    for expected in cfg.TEST.EXPECTED_RESULTS:
+        kinds = [type(part) for part in expected] if isinstance(expected, list | tuple) else []
+        yield (
+            kinds[:2] != [str, str] or len(kinds) != 4 or not set(kinds[2:]) <= {int, float},
+            f"TEST.EXPECTED_RESULTS holds {expected!r}, but must hold [task, metric, value, tolerance], such "
+            "as ['sem_seg', 'mIoU', 40.0, 0.5].",
+        )
 
 
 def check_place(cfg: CfgNode) -> None:
-    """Whether the datasets and the device of a config are there.
+    """Whether the values of a config are in range, and its datasets and its device are there.
 
     Raises:
         KeyError, ValueError: see :func:`check_config`.
     """
+    check_values(cfg)
+    as_tested(nn.Identity(), cfg)  # refuses windows that leave pixels out
+    if len(options := cfg.MODEL.BACKBONE.TIMM_OPTIONS) % 2:
+        raise ValueError(
+            f"MODEL.BACKBONE.TIMM_OPTIONS is {options}, but must hold name, value, name, value, ..."
+        )
     known = DatasetCatalog.list()
     for split in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[split]:

@@ -3,6 +3,12 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
+
+from detectron2.engine import launch
+from torch.multiprocessing import ProcessExitedException
+
+from .signals import signals_forwarded
 
 # What a user can cause and mend. Anything else is a mistake in the program and shows its traceback.
 _USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError)
@@ -17,6 +23,31 @@ def call_tool(main: Callable[[], int | None]) -> int:
             raise
         print(f"error: {message_of(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def launch_ranks(main: Callable[..., None], ranks: tuple[int, int, int, str], *args: Any) -> None:
+    """Calls ``main(*args)`` here, or in several processes that train together.
+
+    Args:
+        main: defined at the top of a module, so that another process finds it.
+        ranks: processes on this machine, machines, number of this machine, URL where they meet.
+
+    Raises:
+        SystemExit: a signal stopped them; its code is theirs.
+    """
+    if ranks[0] * ranks[1] == 1:
+        main(*args)
+        return
+    with signals_forwarded():
+        try:
+            launch(main, *ranks, args=args)
+        except ProcessExitedException as error:
+            if error.exit_code < 0:  # killed; the message says by what
+                raise
+            raise SystemExit(error.exit_code) from None
 
 
 def message_of(error: BaseException) -> str:

@@ -3,11 +3,9 @@
 import logging
 import math
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,8 @@ from detectron2.utils import comm
 from torch import nn
 
 from fakd.checkpoint import Checkpointer
+
+from .signals import received_signal
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +76,6 @@ class RunClock(HookBase):
         self._steps.extend(state["steps"])
 
 
-class TimeIsUp(BaseException):
-    """Ends a training whose seconds are spent; no Exception, because nothing went wrong."""
-
-
 class Budget(HookBase):
     """Says how much of a training's budget is spent, which all schedules follow, and ends it when it is over.
 
@@ -133,11 +129,23 @@ class Budget(HookBase):
         self._position = max(done, self._seconds_spent * self._length)
 
 
+class EvalHook(hooks.EvalHook):
+    """detectron2's, that after the last step evaluates only where that step ended well."""
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+
+
 class BestCheckpointer(hooks.BestCheckpointer):
     """detectron2's, that after a resume still knows the best value so far, and saves the model alone."""
 
     def __init__(self, eval_period: int, checkpointer: Checkpointer, val_metric: str) -> None:
         super().__init__(eval_period, _ModelSaver(checkpointer), val_metric)
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:  # as EvalHook
+            super().after_train()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_metric": self.best_metric, "best_iter": self.best_iter}
@@ -156,12 +164,14 @@ class _ModelSaver:
 class SaveState(HookBase):
     """Saves all the state every ``period`` steps and at the end, then also the model alone.
 
-    It comes after the evaluation, so that a resumed run has seen every evaluation its past made.
+    It comes after the evaluation, so that a resumed run has seen every evaluation its past made, and writes
+    the log first, because what is logged and not written would be lost to it.
     """
 
-    def __init__(self, checkpointer: Checkpointer, period: int) -> None:
+    def __init__(self, checkpointer: Checkpointer, period: int, write_log: Callable[[], None]) -> None:
         self._checkpointer = checkpointer
         self._period = period
+        self._write_log = write_log
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -182,14 +192,12 @@ class SaveState(HookBase):
                     "finite: a gradient overflowed. Nothing was saved, so the last checkpoint is good. Lower "
                     "SOLVER.BASE_LR or set SOLVER.CLIP_GRADIENTS.ENABLED True; start in another OUTPUT_DIR."
                 )
+        self._write_log()
         self._checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
 
 
 class StopOnSignal(HookBase):
-    """On SIGTERM or the first Ctrl-C: finishes the step, saves, and exits with 128 + the signal's number.
-
-    A second signal has its usual, immediate effect.
-    """
+    """Where a signal came: saves all the state after the step, and exits with 128 + the signal's number."""
 
     _PERIOD = 10  # steps between two agreements of several ranks
 
@@ -199,42 +207,24 @@ class StopOnSignal(HookBase):
             save: writes all the state; called on the main process.
         """
         self._save = save
-        self._signal = 0
-        self._previous: dict[int, Any] = {}
-
-    def before_train(self) -> None:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
 
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done == self.trainer.max_iter:  # everything is saved, and nothing here looks again
-            self._restore()
-            if self._signal:
-                signal.raise_signal(self._signal)
-            return
-        received = self._signal
+        """
+        Raises:
+            SystemExit: on all ranks after the same step.
+        """
+        done, end = self.trainer.iter + 1, self.trainer.max_iter
+        received = received_signal()
         if comm.get_world_size() > 1:
-            received = max(comm.all_gather(received)) if done % self._PERIOD == 0 else 0
+            received = max(comm.all_gather(received)) if done % self._PERIOD == 0 or done == end else 0
         if not received:
             return
         if comm.is_main_process():
-            self._save()
+            if done < end:  # else it is saved
+                self._save()
             logger.warning(
-                f"Stopped by {signal.Signals(received).name} after {done} of {self.trainer.max_iter} "
-                "iterations; everything is saved. The same command with --resume continues."
+                f"Stopped by {signal.Signals(received).name} after {done} of {end} iterations; everything is "
+                "saved. The same command with --resume continues."
             )
+        comm.synchronize()  # a rank that ends earlier would have the others killed
         raise SystemExit(128 + received)
-
-    def after_train(self) -> None:
-        self._restore()

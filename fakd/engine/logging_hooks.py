@@ -102,6 +102,19 @@ class Writers(hooks.PeriodicWriter):
     def __init__(self, build: Callable[[], list[EventWriter]], metrics_file: str, period: int) -> None:
         super().__init__([], period)
         self._build, self._metrics_file = build, Path(metrics_file)
+        self._written = -1
+
+    def write(self) -> None:
+        """Writes what was logged up to this step, once."""
+        if self._written < self.trainer.iter:
+            self._written = self.trainer.iter
+            for writer in self._writers:
+                writer.write()
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self._period == 0 or done == self.trainer.max_iter:
+            self.write()
 
     def before_train(self) -> None:
         if self._metrics_file.exists():

@@ -33,6 +33,7 @@ from .result import (
     unnested,
 )
 from .run_folder import RunFolder
+from .signals import stop_on_signals
 from .teacher_check import check_teacher, record_miou
 from .trainer import Trainer
 
@@ -76,14 +77,14 @@ def run(
     register_custom(cfg.DATASETS.CUSTOM)  # the config may come from another process
     if eval_only:
         check_place(cfg)
-        with run_logging("", quiet, bar):
+        with stop_on_signals(), run_logging("", quiet, bar):
             by_set = metrics_by_set(cfg, Trainer.test(cfg, load_trained(cfg)))
             logger.info("\n" + class_table(by_set))
         return flat_metrics(by_set)
     check_config(cfg)
     folder = RunFolder(cfg.OUTPUT_DIR)
     folder.check_usable(cfg, resume)
-    with folder.lock(), run_logging(cfg.OUTPUT_DIR, quiet, bar):
+    with stop_on_signals(), folder.lock(), run_logging(cfg.OUTPUT_DIR, quiet, bar):
         folder.check_usable(cfg, resume)  # again: another process may just have left the folder
         comm.synchronize()  # the first rank is about to change what the others have just looked at
         if (result := folder.result()) is not None:

@@ -48,14 +48,14 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other runs out of the folder; entered by all ranks together.
+        """Keeps other runs out of the folder, unless its run is finished; entered by all ranks together.
 
         Raises:
             TimeoutError, OSError: see :func:`fakd.files.exclusive_lock`; on every rank.
         """
         with contextlib.ExitStack() as held:
             error = None
-            if comm.is_main_process():
+            if comm.is_main_process() and not self.result_file.exists():
                 try:
                     held.enter_context(exclusive_lock(self.path, _PATIENCE))
                 except OSError as problem:

@@ -11,17 +11,15 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
-from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from fakd.data import build_train_loader
-from fakd.modeling import Distiller
 from fakd.structures import SegOutput
 
-from .hooks import unwrapped
 from .logs import run_logging
 from .main import build_trainer, finish_run
 from .run_folder import RunFolder
+from .signals import signals_deferred, stop_on_signals
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -99,69 +97,63 @@ def run_side_by_side(runs: Sequence[SharedTeacherRun]) -> None:
     for run in runs:
         run.folder.check_usable(run.cfg, run.resume)
     with contextlib.ExitStack() as held:
+        held.enter_context(stop_on_signals())
         for run in runs:
             held.enter_context(run.folder.lock())
             held.enter_context(run_logging(run.cfg.OUTPUT_DIR, quiet=True))
             # Again, as another process may just have left the folder.
             run.folder.check_usable(run.cfg, run.resume)
-        _Pack(runs).train()
+        _SideBySide(runs).train()
 
 
-class _Pack:
+class _SideBySide:
     def __init__(self, runs: Sequence[SharedTeacherRun]):
         self._teacher = SharedTeacher()
-        self._feed = _Feed()
+        self._batch = _OneBatch()
         self._members: list[tuple[SharedTeacherRun, Trainer]] = []
         for run in runs:
             if run.folder.result() is None:
                 with _record_failure(run):
                     trainer = build_trainer(run.cfg, run.folder, run.resume, None, run.extra_hooks)
-                    distiller = unwrapped(trainer.model)
-                    assert isinstance(distiller, Distiller)  # sharing_key() sees to it
-                    self._teacher.serve(distiller)
+                    self._teacher.serve(trainer.model)
                     self._members.append((run, trainer))
 
     def train(self) -> None:
         """All students step by step in turn. One that resumes further on waits for the others."""
+        if not self._members:
+            return
         for run, trainer in self._members:
-            trainer.iter = trainer.start_iter
-            trainer.storage = EventStorage(trainer.start_iter)
-            trainer._trainer.reset_data_loader(lambda: self._feed)
-            with _record_failure(run), trainer.storage:
-                trainer.before_train()
+            with _record_failure(run):
+                trainer.begin(self._batch)
         try:
-            self._steps()
+            with signals_deferred():
+                self._steps()
         finally:
             for run, trainer in self._members:
-                with _record_failure(run), trainer.storage:
-                    trainer.after_train()
+                with _record_failure(run):
+                    trainer.end()
         for run, trainer in self._members:
             if run.error is None:
                 with _record_failure(run):
                     finish_run(trainer, run.folder, run.method, run.config_file, packed=len(self._members))
 
     def _steps(self) -> None:
-        if not self._members:
-            return
         cfg = self._members[0][0].cfg
         start = min(trainer.start_iter for _, trainer in self._members)
         batches = iter(build_train_loader(cfg, start * cfg.SOLVER.IMS_PER_BATCH))
         for iteration in range(start, cfg.SOLVER.MAX_ITER):
-            self._feed.batch = next(batches)
+            self._batch.batch = next(batches)
+            stopped = None
             for run, trainer in self._members:
                 if run.error is None and iteration >= trainer.start_iter:
-                    with _record_failure(run), trainer.storage:
-                        _step(trainer, iteration)
+                    with _record_failure(run):
+                        try:
+                            trainer.step()
+                        except SystemExit as stop:  # it is saved; so must the others be
+                            stopped = stop
+            if stopped is not None:
+                raise stopped
             self._teacher.forget()
-
-
-def _step(trainer: Trainer, iteration: int) -> None:
-    trainer.iter = iteration
-    trainer.before_step()
-    trainer.run_step()
-    trainer.after_step()
-    if iteration + 1 == trainer.max_iter:
-        trainer.iter += 1  # tells after_train that training came to its end
 
 
 @contextlib.contextmanager
@@ -183,8 +175,8 @@ class SharedTeacher(nn.Module):
         self._first: nn.Module | None = None
         self._answers: dict[tuple[int, ...], SegOutput] = {}
 
-    def serve(self, distiller: Distiller) -> None:
-        """Puts itself in the place of the teacher that ``distiller`` was built with."""
+    def serve(self, distiller: nn.Module) -> None:
+        """Takes the place of the teacher that ``distiller`` was built with."""
         if self._first is None:
             self._first = distiller.teacher
         distiller.teacher = self
@@ -202,12 +194,12 @@ class SharedTeacher(nn.Module):
         self._answers.clear()
 
 
-class _Feed:
-    """A data loader that gives whatever batch is put into it."""
+class _OneBatch:
+    """A data loader that gives whatever batch was last put into it."""
 
     batch: list[dict[str, Any]]
 
-    def __iter__(self) -> _Feed:
+    def __iter__(self) -> _OneBatch:
         return self
 
     def __next__(self) -> list[dict[str, Any]]:

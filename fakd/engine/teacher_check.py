@@ -5,13 +5,13 @@ import logging
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import get_detection_dataset_dicts
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
 
 from fakd.checkpoint import zoo
-from fakd.data import SemSegMapper
+from fakd.data import build_test_loader
 from fakd.data.records import evenly_spaced
 from fakd.evaluation import SegEvaluator
 from fakd.files import atomic_write
@@ -78,11 +78,7 @@ def _evaluate_some(teacher: nn.Module, cfg: CfgNode, num_images: int) -> tuple[f
     name = cfg.DATASETS.TEST[0]
     records = get_detection_dataset_dicts([name], filter_empty=False)
     chosen = evenly_spaced(records, num_images)
-    loader = build_detection_test_loader(
-        chosen,
-        mapper=SemSegMapper(cfg, is_train=False),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )
+    loader = build_test_loader(cfg, name, chosen)
     results = inference_on_dataset(teacher, loader, SegEvaluator(name))
     miou = results["sem_seg"]["mIoU"] if comm.is_main_process() else 0.0
     return comm.all_gather(miou)[0], len(chosen)

@@ -1,9 +1,9 @@
 """detectron2's DefaultTrainer with what reproducible training of segmentors and distillers adds."""
 
-import contextlib
+import logging
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, defaul
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, TensorboardXWriter
+from detectron2.utils.events import EventStorage, EventWriter, TensorboardXWriter
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -24,18 +24,13 @@ from fakd.evaluation import PredictionImages, PredictionWriter, SegEvaluator, as
 from fakd.modeling.build import share_batch_norm
 
 from .check import check_config
-from .hooks import (
-    BestCheckpointer,
-    Budget,
-    RunClock,
-    SaveState,
-    StepSeed,
-    StopOnSignal,
-    TimeIsUp,
-)
+from .hooks import BestCheckpointer, Budget, EvalHook, RunClock, SaveState, StepSeed, StopOnSignal, unwrapped
 from .logging_hooks import CovarianceScalars, ModelScalars, ProgressBar, Writers
 from .optimizer import build_optimizer
+from .signals import signals_deferred
 from .step import StepTrainer
+
+logger = logging.getLogger(__name__)
 
 _WRITE_PERIOD = 20
 
@@ -115,62 +110,97 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[Any]:
-        """All hooks, in an order that matters: evaluate, note the best, save, stop, log."""
+        """All hooks, in an order that matters: evaluate, note the best, log, save, stop."""
         cfg = self.cfg
         self.clock = RunClock()
         self.budget = Budget(self.clock, self._max_seconds)
-        save = SaveState(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
+        self.best = None
         result = [
             StepSeed(cfg.SEED),
             hooks.IterationTimer(),
             self.clock,
             self.budget,
             hooks.LRScheduler(),
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
+            EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
         ]
-        self.best = None
+        writers = Writers(self.build_writers, f"{cfg.OUTPUT_DIR}/metrics.json", _WRITE_PERIOD)
+        save = SaveState(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, writers.write)
         if comm.is_main_process():
             if cfg.DATASETS.TEST:
-                self.best = BestCheckpointer(
-                    cfg.TEST.EVAL_PERIOD, self.checkpointer, best_metric_name(cfg.DATASETS.TEST)
-                )
+                metric = best_metric_name(cfg.DATASETS.TEST)
+                self.best = BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer, metric)
                 result.append(self.best)
-            result += [save, *self._extra_hooks]
-        result.append(StopOnSignal(save.save))
-        return result + (self._logging_hooks() if comm.is_main_process() else [])
+            result += [*self._logging_hooks(), writers, save, *self._extra_hooks]
+        return [*result, StopOnSignal(save.save)]
 
     def _logging_hooks(self) -> list[Any]:
         bar = [ProgressBar(self._bar)] if self._bar is not None else []
-        writers = Writers(self.build_writers, f"{self.cfg.OUTPUT_DIR}/metrics.json", _WRITE_PERIOD)
         known = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).get("stuff_classes")
         classes = known or [str(i) for i in range(self.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
-        return [ModelScalars(_WRITE_PERIOD), CovarianceScalars(_WRITE_PERIOD, classes), *bar, writers]
+        return [ModelScalars(_WRITE_PERIOD), CovarianceScalars(_WRITE_PERIOD, classes), *bar]
 
     def _evaluate(self) -> dict[str, Any]:
+        _share_buffers(unwrapped(self.model))
         counters = {name: SegEvaluator(name) for name in self.cfg.DATASETS.TEST}
         evaluators = [
             DatasetEvaluators([counter, PredictionImages(name), *self._prediction_writers(self.cfg, name)])
             for name, counter in counters.items()
         ]
-        self.last_results = self._last_eval_results = self.test(self.cfg, self.model, evaluators)
+        self.last_results = self.test(self.cfg, self.model, evaluators)
         self.last_confusion = {name: counter.confusion for name, counter in counters.items()}
         return self.last_results
 
-    def train(self) -> Any:
-        """Trains from ``start_iter`` on, which ``resume_or_load`` sets."""
+    def train(self) -> None:
+        """Trains from ``start_iter`` on, which ``resume_or_load`` sets, and evaluates.
+
+        Raises:
+            SystemExit: a signal came; everything is saved.
+        """
+        self.begin()
+        try:
+            with signals_deferred():
+                while not self.finished:
+                    self.step()
+        except Exception:
+            logger.exception("The training failed:")
+            raise
+        finally:
+            self.end()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done."""
+        return self.iter >= self.max_iter
+
+    def begin(self, batches: Iterable[Any] | None = None) -> None:
+        """Gets ready for the first step.
+
+        Args:
+            batches: what to train on, in place of a loader of one's own.
+        """
+        logger.info(f"Training begins at iteration {self.start_iter}.")
+        self.iter = self.start_iter
+        self.storage = EventStorage(self.start_iter)
         position = self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH
-        self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, position))
-        with contextlib.suppress(TimeIsUp):
-            return super().train()
+        self._trainer.reset_data_loader(
+            lambda: self.build_train_loader(self.cfg, position) if batches is None else batches
+        )
+        with self.storage:
+            self.before_train()
 
-    def after_step(self) -> None:
-        super().after_step()
-        if self.iter + 1 == self.max_iter < self.cfg.SOLVER.MAX_ITER:
-            raise TimeIsUp
+    def step(self) -> None:
+        """One iteration, with what hooks do before and after it."""
+        with self.storage:
+            self.before_step()
+            self.run_step()
+            self.after_step()
+        self.iter += 1
 
-    def after_train(self) -> None:
+    def end(self) -> None:
+        """Closes what :meth:`begin` opened; after the last step also evaluates."""
         self._trainer.reset_data_loader(lambda: None)  # ends the worker processes before the last evaluation
-        super().after_train()
+        with self.storage:
+            self.after_train()
 
     def build_writers(self) -> list[EventWriter]:
         """detectron2's. TensorBoard learns which steps a resume writes anew; a bar replaces the console."""
@@ -232,6 +262,18 @@ class Trainer(DefaultTrainer):
 def best_metric_name(test_sets: Sequence[str]) -> str:
     """The logged name of the mIoU by which the best model is chosen: that of the first test set."""
     return "sem_seg/mIoU" if len(test_sets) == 1 else f"{test_sets[0]}/sem_seg/mIoU"
+
+
+def _share_buffers(network: nn.Module) -> None:
+    """Gives all ranks the main process's buffers, which are the ones saved.
+
+    Each rank's batch norm has statistics of its own part of the batches, unless SYNC_BN shares them.
+    """
+    if comm.get_world_size() > 1:
+        weights = {name for name, _ in network.named_parameters()}
+        for name, buffer in network.state_dict().items():
+            if name not in weights:
+                torch.distributed.broadcast(buffer, src=0)
 
 
 def _amp_dtype(cfg: CfgNode) -> torch.dtype | None:

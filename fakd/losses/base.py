@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..ranges import range_of
+from ..ranges import Range, range_of
 from ..structures import LossInputs, SegSpec
 
 
@@ -49,7 +48,8 @@ class DistillLoss(nn.Module):
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__()
         self.config: Any = config  # of the subclass's own Config
-        self.check_options({f.name: getattr(config, f.name) for f in fields(config)})
+        for f, allowed in zip(fields(config), ranges_of(type(self)).values(), strict=True):
+            allowed.check(f"KD.{type(self).__name__}.{config_key(f.name)}", getattr(config, f.name))
         self._scalars: dict[str, Tensor] = {}
 
     def forward(self, inputs: LossInputs) -> Tensor:
@@ -65,17 +65,6 @@ class DistillLoss(nn.Module):
         scalars, self._scalars = self._scalars, {}
         return scalars
 
-    @classmethod
-    def check_options(cls, values: Mapping[str, Any]) -> None:
-        """Raise ValueError, which names the config key, if an option is not in its range.
-
-        Args:
-            values: of all fields of ``Config``, by name.
-        """
-        for f in fields(cls.Config):
-            if "range" in f.metadata:
-                f.metadata["range"].check(f"KD.{cls.__name__}.{config_key(f.name)}", values[f.name])
-
 
 def config_key(field_name: str) -> str:
     """The config key of a dataclass field: ``lambda_`` is ``LAMBDA``."""
@@ -85,3 +74,8 @@ def config_key(field_name: str) -> str:
 def options_of(loss: type[DistillLoss]) -> dict[str, Any]:
     """Config keys of a loss with their defaults."""
     return {config_key(f.name): f.default for f in fields(loss.Config)}
+
+
+def ranges_of(loss: type[DistillLoss]) -> dict[str, Range]:
+    """The values that the config keys of a loss may have."""
+    return {config_key(f.name): f.metadata.get("range", range_of(f.default)) for f in fields(loss.Config)}

@@ -70,10 +70,11 @@ class Predictor:
             )
             self._resize = [RandomScale(1.0, 1.0, metadata.base_size)] if any(metadata.base_size) else []
         else:
-            given = {"run": source} if source.is_dir() else {"config_file": str(source)}
             opts = [*opts, "MODEL.DEVICE", device]
-            trust = {"allow_plugins": allow_plugins, "allow_pickle": allow_pickle}
-            cfg, path = read_source(**given, weights=weights, opts=opts, **trust)
+            run, config_file = (source, None) if source.is_dir() else (None, str(source))
+            cfg, path = read_source(
+                run, config_file, weights, opts, allow_plugins=allow_plugins, allow_pickle=allow_pickle
+            )
             student = load_student(cfg, path)
             metadata = build_metadata(cfg, student, None, True, "float32")
             self._network = as_tested(student, cfg)

@@ -1,6 +1,6 @@
-"""Sweeps: many runs from one file, on one machine or a Ray cluster.
+"""Sweeps: many runs from one file, in this process, or with Ray on this machine or a cluster.
 
-Only ``runner`` and ``machine`` import ray.
+Only ``ray_tune`` and ``ray_cluster`` import ray.
 """
 
 import os
@@ -11,4 +11,5 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # else anything else on the machine comes first
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the runs write their own
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # a sweep has more than one experiment of Ray's
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -1,17 +1,19 @@
-"""The plain record of a sweep: a file of JSON lines per run, written by the run itself.
+"""The plain record of a sweep: a file of JSON lines per run, an event per line, written by the run itself.
 
-Each line has "event" and "trial", the run's place in the sweep:
+Each line has "event" and, where it starts, the run's place in the sweep:
 
 - ``start``: the run's process begins, or begins again, with these values of the keys, and those before;
 - ``progress``: iteration, seconds of training and share of the budget so far;
 - ``evaluation``: the same, and mIoU, mAcc and aAcc;
 - ``result``: the run is finished; all of its ``result.json``;
 - ``out_of_memory``, ``failed``: with the error;
-- ``stopped``: the scheduler ended the run early.
+- ``stopped``: the scheduler ended the run early;
+- ``paused``: it waits for the others of its population.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -20,21 +22,30 @@ from typing import Any
 from fakd.files import read_lines
 
 FOLDER = "lines"
-ENDS = ("result", "out_of_memory", "failed", "stopped")
+ENDS = ("result", "out_of_memory", "failed", "stopped", "paused")
 
 
-def lines_file(output: Path, folder: Path) -> Path:
-    """Where the lines of the run in ``folder`` lie."""
+def events_file(output: Path, folder: Path) -> Path:
+    """Where the events of the run in ``folder`` lie."""
     return output / FOLDER / ("+".join(folder.relative_to(output).parts) + ".jsonl")
 
 
 def append(path: Path, event: str, **content: Any) -> None:
-    """Adds a line, whole or not at all as long as one process writes."""
+    """Adds a line, whole or not at all as long as one process writes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"event": event, **content}).encode() + b"\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line)
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a kill tore the line before
+            line = b"\n" + line
+        if os.write(descriptor, line) < len(line):
+            os.ftruncate(descriptor, size)
+            raise OSError(errno.ENOSPC, f"cannot write '{path}': {os.strerror(errno.ENOSPC)}")
     finally:
         os.close(descriptor)
 

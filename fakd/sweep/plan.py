@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,57 +17,14 @@ from detectron2.data import DatasetCatalog
 from fakd.config import NO_RECIPE, load_config
 from fakd.engine.cli import message_of
 from fakd.modeling.build import build_distill_losses, build_segmentor
+from fakd.modeling.detectron2_teacher import is_detectron2_config
 
 from .search import Search, axes_of, points
 from .spec import Pair, Spec, Teacher
+from .trial import Trial
 
 TEACHERS = "teachers"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run of a sweep, in words that travel to any process.
-
-    Attributes:
-        pair, run, seed: its place in the report.
-        method: recipe.
-        values: what the axes of config keys give it.
-        config_file, opts: what its config is made of; OUTPUT_DIR is in ``opts``.
-        max_seconds: see :func:`fakd.engine.run`.
-    """
-
-    pair: str
-    run: str
-    seed: int
-    method: str
-    config_file: str
-    opts: tuple[str, ...]
-    values: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    max_seconds: float = math.inf
-
-    def __str__(self) -> str:
-        return " ".join(filter(None, (self.pair, self.run, f"seed {self.seed}")))
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.opts[self.opts.index("OUTPUT_DIR") + 1])
-
-    @property
-    def finished(self) -> bool:
-        return (self.folder / "result.json").exists()
-
-    def with_values(self, values: Mapping[str, Any]) -> Trial:
-        """The same run with other values of its keys."""
-        opts = list(self.opts)
-        for key, value in values.items():
-            opts[opts.index(key) + 1] = str(value)
-        return dataclasses.replace(self, opts=tuple(opts), values=values)
-
-    def config(self) -> CfgNode:
-        """The resolved config, frozen; also registers its datasets and plugins in this process."""
-        cfg = load_config(self.config_file, list(self.opts), self.method)
-        cfg.freeze()
-        return cfg
+TEACHER = "teacher"  # the run of one
 
 
 @dataclass
@@ -77,7 +32,7 @@ class Plan:
     """All runs of a sweep: teachers first, because the others need them.
 
     Attributes:
-        teachers: trained here.
+        teachers: trained here, or evaluated where their weights are given.
         trials: that nothing else changes.
         populations: trials of a method and seed that pbt changes, at their first values.
         searches: methods whose trials Optuna finds.
@@ -88,217 +43,214 @@ class Plan:
     populations: list[list[Trial]] = field(default_factory=list)
     searches: list[Search] = field(default_factory=list)
 
+    @property
+    def known(self) -> list[Trial]:
+        """All trials that do not depend on what others reach."""
+        return [*self.teachers, *self.trials, *itertools.chain(*self.populations)]
+
 
 def make_plan(spec: Spec, output: Path) -> Plan:
     """The trials of a sweep, checked.
 
     Raises:
-        ValueError, KeyError, FileNotFoundError: a config does not build, a value is of the wrong type, two
-            trials are the same, or there is none; nothing ran.
+        ValueError, KeyError, OSError: a config does not build, a value is of the wrong type, two trials are
+            the same, or a key concerns none; nothing ran.
     """
     output = output.resolve()
-    teachers: dict[str, tuple[Trial, Teacher]] = {}
-    plan = Plan()
+    teachers: dict[str, tuple[Teacher, Trial]] = {}
+    plan, varied = Plan(), set()
     for name, pair in spec.pairs.items():
-        learns = any(method != NO_RECIPE for method in spec.methods)
-        if learns and not pair.teacher.config:
-            pair = pair.model_copy(update={"teacher": _own_teacher(name, pair)})
-        if learns and not pair.teacher.weights:
-            _add_teacher(teachers, spec, pair.teacher, output)
-        _add_trials(plan, spec, name, pair, output)
-    plan.teachers.extend(trial for trial, _ in teachers.values())
-    trials = [*plan.trials, *itertools.chain(*plan.populations)]
-    ends = [trial for search in plan.searches for trial in search.ends()]
-    if not trials and not ends:
-        raise ValueError("zero trials: no method of the sweep has a config key that it varies.")
-    _refuse_twins(trials)
-    _build_all(plan.teachers, trials + ends)
-    if spec.scheduler != "none":
-        _need_evaluations(trials, spec.scheduler)
+        for method in spec.methods:
+            axes = axes_of(spec.keys, load_config(pair.student, [], method).KD.LOSSES)
+            varied |= set(axes)
+            teacher_opts: dict[str, Any] = {}
+            run = None
+            if method != NO_RECIPE:
+                teacher = pair.teacher if pair.teacher.config else _own_teacher(name, pair)
+                run = _teacher_run(teachers, spec, teacher, output)
+                teacher_opts = _teacher_opts(teacher, run)
+            place = str(run.folder) if run else ""
+            at = functools.partial(_trials_at, spec, name, pair, method, output, teacher_opts, place)
+            _add_trials(plan, spec, "/".join(filter(None, (name, Path(method).stem))), axes, at, output)
+    if unused := [key for key in spec.keys if key not in varied]:
+        raise ValueError(
+            f"keys: no method of the sweep has the loss of {', '.join(unused)}; add one to 'methods', or "
+            "drop the key."
+        )
+    plan.teachers.extend(trial for _, trial in teachers.values() if trial is not None)
+    _check(plan, spec)
     return plan
-
-
-def _need_evaluations(trials: list[Trial], scheduler: str) -> None:
-    for trial in trials:
-        cfg = trial.config()
-        if not 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:
-            raise ValueError(
-                f"scheduler {scheduler} goes by evaluations in the middle of a run, and '{trial}' has none: "
-                f"set TEST.EVAL_PERIOD below SOLVER.MAX_ITER ({cfg.SOLVER.MAX_ITER}) in 'opts'."
-            )
-        period = cfg.SOLVER.CHECKPOINT_PERIOD
-        if scheduler == "pbt" and (period <= 0 or cfg.TEST.EVAL_PERIOD % period):
-            raise ValueError(
-                f"scheduler pbt needs a checkpoint at every evaluation, and '{trial}' has one every {period} "
-                f"iterations: set SOLVER.CHECKPOINT_PERIOD to {cfg.TEST.EVAL_PERIOD} in 'opts'."
-            )
 
 
 def _own_teacher(name: str, pair: Pair) -> Teacher:
     """The teacher that the student's config names."""
     own = load_config(pair.student).KD.TEACHER
     if not own.CONFIG_FILE:
+        where = f"pair '{name}': " if name else ""
         raise ValueError(
-            f"pair '{name}': methods other than '{NO_RECIPE}' need a teacher; name it in the sweep, or in "
+            f"{where}methods other than '{NO_RECIPE}' need a teacher; name it in the sweep, or in "
             f"'{pair.student}' under KD.TEACHER."
         )
     return Teacher(config=own.CONFIG_FILE, weights=own.WEIGHTS)
 
 
-def _add_teacher(teachers: dict, spec: Spec, teacher: Teacher, output: Path) -> None:
-    folder = _teacher_folder(teacher, output)
-    if folder.parent.name in teachers:
-        if teachers[folder.parent.name][1] != teacher:
-            raise ValueError(
-                f"two teachers are named '{folder.parent.name}' and differ: rename a config file."
-            )
-        return
-    seed = spec.seeds[0]
-    opts = _words({**spec.opts, **teacher.opts}, teacher.config, NO_RECIPE)
-    trial = Trial("", "teacher", seed, NO_RECIPE, _absolute(teacher.config), _opts(opts, seed, folder))
-    teachers[folder.parent.name] = (trial, teacher)
+def _teacher_run(
+    teachers: dict[str, tuple[Teacher, Trial]], spec: Spec, teacher: Teacher, output: Path
+) -> Trial | None:
+    """The run that trains a teacher or evaluates its weights, the same for all its students.
 
-
-def _teacher_folder(teacher: Teacher, output: Path) -> Path:
+    Returns:
+        None for a network of detectron2's, which only serves as a teacher.
+    """
+    if teacher.weights and is_detectron2_config(teacher.config):
+        return None
     path = Path(teacher.config)
-    return output / TEACHERS / f"{path.parent.name}_{path.stem}" / "trained"
+    name = re.sub(r"^\.+", "_", f"{path.parent.name}_{path.stem}")
+    if name in teachers:
+        if teachers[name][0] != teacher:
+            raise ValueError(f"two teachers are named '{name}' and differ: rename a config file.")
+        return teachers[name][1]
+    values = {**spec.opts, **teacher.opts}
+    if teacher.weights:
+        values["MODEL.WEIGHTS"] = _absolute(teacher.weights)
+    seed = spec.seeds[0]
+    trial = Trial(
+        pair="",
+        run=TEACHER,
+        seed=seed,
+        method=NO_RECIPE,
+        config_file=_absolute(teacher.config),
+        opts=_opts(values, seed, output / TEACHERS / name / "trained"),
+        given=bool(teacher.weights),
+    )
+    teachers[name] = teacher, trial
+    return trial
 
 
-def _add_trials(plan: Plan, spec: Spec, name: str, pair: Pair, output: Path) -> None:
-    for method in spec.methods:
-        losses = load_config(pair.student, [], method).KD.LOSSES
-        axes = axes_of(spec.keys, losses)
-        at = functools.partial(_trials_at, spec, name, pair, method, output)
-        if spec.search == "optuna" and axes:
-            study = "/".join(filter(None, (name, Path(method).stem)))
-            plan.searches.append(Search(study, axes, at, spec, output))
-            continue
+def _teacher_opts(teacher: Teacher, run: Trial | None) -> dict[str, Any]:
+    """What tells a student of its teacher."""
+    if run is None or run.given:
+        config, weights = _absolute(teacher.config), _absolute(teacher.weights)
+        return {"KD.TEACHER.CONFIG_FILE": config, "KD.TEACHER.WEIGHTS": weights}
+    # It has just been evaluated as itself, so no student needs to do so again.
+    return {
+        "KD.TEACHER.CONFIG_FILE": run.folder / "config.yaml",
+        "KD.TEACHER.WEIGHTS": run.folder / "model_final.pth",
+        "KD.TEACHER.CHECK_IMAGES": 0,
+    }
+
+
+def _add_trials(plan: Plan, spec: Spec, name: str, axes: dict[str, Any], at: Any, output: Path) -> None:
+    """Adds the trials of a pair and method."""
+    if not axes:
+        plan.trials += at({})
+    elif spec.search == "optuna":
+        plan.searches.append(Search(name, axes, at, spec, output))
+    elif spec.scheduler == "pbt":
         found = points(spec, axes)
-        if axes and spec.scheduler == "pbt":
-            if len(found) < 2:
-                raise ValueError(
-                    f"scheduler pbt needs two points or more of 'keys'; {method} has {len(found)}."
-                )
-            plan.populations += map(
-                list, zip(*(at(p, f"member{i}") for i, p in enumerate(found)), strict=True)
-            )
-        else:
-            plan.trials += [trial for point in found for trial in at(point)]
+        if len(found) < 2:
+            raise ValueError(f"scheduler pbt needs two points or more of 'keys'; {name} has {len(found)}.")
+        members = [at(point, f"member{i}") for i, point in enumerate(found)]
+        plan.populations += map(list, zip(*members, strict=True))
+    else:
+        plan.trials += [trial for point in points(spec, axes) for trial in at(point)]
 
 
 def _trials_at(
-    spec: Spec, name: str, pair: Pair, method: str, output: Path, point: Mapping[str, Any], label: str = ""
+    spec: Spec,
+    name: str,
+    pair: Pair,
+    method: str,
+    output: Path,
+    teacher_opts: Mapping[str, Any],
+    teacher: str,
+    point: Mapping[str, Any],
+    label: str = "",
 ) -> list[Trial]:
     """The trials of a method with these values of the keys, one per seed.
 
     Args:
+        teacher: folder of its run.
         label: in the run's name, in place of the values.
     """
-    shared: dict[str, Any] = {**spec.opts, **pair.opts}
+    values: dict[str, Any] = {**spec.opts, **pair.opts}
     if spec.stop.iterations:
-        shared["SOLVER.MAX_ITER"] = spec.stop.iterations
-    teacher = _teacher_opts(pair.teacher, output) if method != NO_RECIPE else {}
-    words = _words({**shared, **point}, pair.student, method) + _words(teacher)
+        values["SOLVER.MAX_ITER"] = spec.stop.iterations
+    values |= {**point, **teacher_opts}
     labels = [label] if label else [f"{k.rsplit('.')[-1].lower()}={v}" for k, v in point.items()]
-    run = re.sub(r"[^\w.=+,-]", "_", "-".join([Path(method).stem, *labels]))
-    recipe = _absolute(method) if method.endswith((".yaml", ".yml")) else method
-    file = _absolute(pair.student)
+    run = re.sub(r"^\.+|[^\w.=+,-]", "_", "-".join([Path(method).stem, *labels]))
     return [
         Trial(
-            name,
-            run,
-            seed,
-            recipe,
-            file,
-            _opts(words, seed, output / (name or "runs") / run / f"seed{seed}"),
-            point,
-            spec.max_seconds,
+            pair=name,
+            run=run,
+            seed=seed,
+            method=_absolute(method) if method.endswith((".yaml", ".yml")) else method,
+            config_file=_absolute(pair.student),
+            opts=_opts(values, seed, output / (name or "runs") / run / f"seed{seed}"),
+            values=point,
+            max_seconds=spec.max_seconds,
+            teacher=teacher,
         )
         for seed in spec.seeds
     ]
 
 
-def _teacher_opts(teacher: Teacher, output: Path) -> dict[str, Any]:
-    if teacher.weights:
-        return {
-            "KD.TEACHER.CONFIG_FILE": _absolute(teacher.config),
-            "KD.TEACHER.WEIGHTS": _absolute(teacher.weights)
-            if "://" not in teacher.weights
-            else teacher.weights,
-        }
-    folder = _teacher_folder(teacher, output)
-    # It has just been evaluated as itself, so no pupil needs to do so again.
-    return {
-        "KD.TEACHER.CONFIG_FILE": folder / "config.yaml",
-        "KD.TEACHER.WEIGHTS": folder / "model_final.pth",
-        "KD.TEACHER.CHECK_IMAGES": 0,
-    }
-
-
-def _words(values: Mapping[str, Any], config_file: str = "", recipe: str | None = None) -> list[str]:
-    """KEY VALUE words; with a config file, each value is held to the type of the key's default."""
-    known = load_config(config_file, [], recipe) if config_file else None
-    words: list[str] = []
-    for key, value in values.items():
-        if known is not None:
-            value = _cast(key, value, known)
-        words += [key, str(value)]
-    return words
-
-
-def _cast(key: str, value: Any, cfg: CfgNode) -> Any:
-    node: Any = cfg
-    for word in key.split("."):
-        if not isinstance(node, CfgNode) or word not in node:
-            load_config("", [key, "0"])  # says which key is near
-            raise KeyError(f"there is no config key {key} in this config.")
-        node = node[word]
-    if isinstance(node, float) and type(value) is int:
-        return float(value)
-    if isinstance(node, (tuple, list)) and isinstance(value, list):
-        return tuple(value)
-    if node is not None and type(value) is not type(node):
-        raise ValueError(
-            f"{key} takes a {type(node).__name__} such as {node!r}, but the sweep gives {value!r}, "
-            f"a {type(value).__name__}."
-        )
-    return value
-
-
-def _opts(words: list[str], seed: int, folder: Path) -> tuple[str, ...]:
+def _opts(values: Mapping[str, Any], seed: int, folder: Path) -> tuple[str, ...]:
+    words = [str(word) for pair in values.items() for word in pair]
     return (*words, "SEED", str(seed), "OUTPUT_DIR", str(folder))
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).resolve())
+    return path if "://" in path else str(Path(path).resolve())
 
 
-def _refuse_twins(trials: list[Trial]) -> None:
+def _check(plan: Plan, spec: Spec) -> None:
+    """Resolves the configs of all trials and builds each network and loss, without memory for the weights."""
+    ends = [trial for search in plan.searches for trial in search.ends()]
+    print(f"Checking the configs of {len(plan.known + ends)} trials.", flush=True)
+    trained_here = {str(trial.folder / "config.yaml"): trial for trial in plan.teachers}
+    built: set[str] = set()
     seen: dict[str, Trial] = {}
-    for trial in trials:
-        cfg = trial.config().clone()
-        cfg.defrost()
-        cfg.OUTPUT_DIR = cfg.KD.RECIPE = ""
-        text = cfg.dump()
-        if text in seen:
-            raise ValueError(f"The trials '{seen[text]}' and '{trial}' have the same config: drop one.")
-        seen[text] = trial
-
-
-def _build_all(teachers: list[Trial], trials: list[Trial]) -> None:
-    """Builds the networks and losses of every trial without memory for their weights."""
-    trained_here = {str(trial.folder / "config.yaml"): trial for trial in teachers}
-    built = set()
-    for trial in [*teachers, *trials]:
-        cfg = trial.config()
-        key = f"{cfg.MODEL}{cfg.KD}{cfg.DATASETS}"
-        if key in built:
-            continue
-        built.add(key)
+    for trial in plan.known + ends:
         try:
-            _build(cfg, trained_here.get(cfg.KD.TEACHER.CONFIG_FILE))
+            cfg = trial.config()
+            key = f"{cfg.MODEL}{cfg.KD}{cfg.DATASETS}"
+            if key not in built:
+                built.add(key)
+                _build(cfg, trained_here.get(cfg.KD.TEACHER.CONFIG_FILE))
         except Exception as error:  # whatever it is, it would have come up in the middle of the night
             raise ValueError(f"The config of trial '{trial}' does not build: {message_of(error)}") from error
+        if trial in plan.teachers or trial in ends:
+            continue
+        _check_evaluations(trial, cfg, spec.scheduler)
+        if (twin := seen.setdefault(_content(cfg), trial)) is not trial:
+            raise ValueError(f"The trials '{twin}' and '{trial}' have the same config: drop one.")
+        if (twin := seen.setdefault(cfg.OUTPUT_DIR, trial)) is not trial:
+            raise ValueError(f"Two trials are named '{trial}' and differ: rename a recipe's file.")
+
+
+def _content(cfg: CfgNode) -> str:
+    """What the results of a run depend on."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = cfg.KD.RECIPE = ""
+    return cfg.dump()
+
+
+def _check_evaluations(trial: Trial, cfg: CfgNode, scheduler: str) -> None:
+    if scheduler == "none":
+        return
+    if not 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:
+        raise ValueError(
+            f"scheduler {scheduler} goes by evaluations in the middle of a run, and '{trial}' has none: "
+            f"set TEST.EVAL_PERIOD below SOLVER.MAX_ITER ({cfg.SOLVER.MAX_ITER}) in 'opts'."
+        )
+    period = cfg.SOLVER.CHECKPOINT_PERIOD
+    if scheduler == "pbt" and (period <= 0 or cfg.TEST.EVAL_PERIOD % period):
+        raise ValueError(
+            f"scheduler pbt needs a checkpoint at every evaluation, and '{trial}' has one every {period} "
+            f"iterations: set SOLVER.CHECKPOINT_PERIOD to {cfg.TEST.EVAL_PERIOD} in 'opts'."
+        )
 
 
 def _build(cfg: CfgNode, teacher_trial: Trial | None) -> None:

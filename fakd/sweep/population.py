@@ -1,11 +1,17 @@
-"""Population based training: a trial goes on from another's checkpoint, with other values; no Ray here."""
+"""Population based training: a trial continues from another's checkpoint, with other values; no Ray here.
+
+All members pause at the same evaluation. Then those of the last quarter take over the weights of one of the
+first, with values near its. What is drawn depends on the population and the iteration alone, so a resumed
+sweep draws the same.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import random
 import shutil
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +20,14 @@ from fakd.checkpoint import load_tensors
 from fakd.engine.run_folder import RunFolder
 from fakd.files import atomic_write
 
-from .plan import Trial
+from .search import draw, rounded
+from .spec import span
+from .trial import Trial
 
 _FILE = "schedule.json"
-_STATE = "model_" + "[0-9]" * 7 + ".pth"
 _RATE = "SOLVER.BASE_LR"
+_SHARE = 0.25  # of the members that take over weights, and of the values that are drawn anew
+_FACTORS = (0.8, 1.2)
 
 
 def schedule_of(trial: Trial) -> list[dict[str, Any]]:
@@ -34,47 +43,68 @@ def schedule_of(trial: Trial) -> list[dict[str, Any]]:
     return [{"iteration": 0, "run": trial.run, "values": dict(trial.values)}]
 
 
-def snapshot(trial: Trial, folder: Path) -> None:
-    """Copies all that another trial needs to go on from here; the newest state is that of this evaluation."""
-    shutil.copy(max(trial.folder.glob(_STATE)), folder)
-    if (best := trial.folder / "model_best.pth").exists():
-        shutil.copy(best, folder)
-    (folder / _FILE).write_text(json.dumps(schedule_of(trial)))
-
-
-def go_on(trial: Trial, values: Mapping[str, Any], found: Path | None) -> Trial:
-    """The trial with the values it trains with from now on, its folder ready to resume from.
-
-    Args:
-        trial: a member of a population.
-        values: what it shall train with if it takes over another one's weights.
-        found: folder of a :func:`snapshot`, its own or another member's; None to go on with what it has.
-    """
-    if found is not None and not trial.finished:
-        history = json.loads((found / _FILE).read_text())
-        if history[-1]["run"] != trial.run:
-            return _take_over(trial.with_values(values), found, history)
+def as_scheduled(trial: Trial) -> Trial:
+    """The trial with the values it trains with by now."""
     values = schedule_of(trial)[-1]["values"]
     return trial if values == trial.values else trial.with_values(values)
 
 
-def _take_over(trial: Trial, found: Path, history: list[dict[str, Any]]) -> Trial:
-    (source,) = found.glob(_STATE)
+def exploit(members: Sequence[Trial], scores: Mapping[Trial, float], axes: Mapping[str, Any]) -> None:
+    """Lets the last of a population continue from the first.
+
+    Args:
+        members: all paused at one iteration.
+        scores: of those that have come so far, higher is better.
+        axes: lists and ranges of the keys that may change.
+    """
+    ranked = sorted(scores, key=lambda trial: scores[trial])
+    count = min(math.ceil(len(ranked) * _SHARE), len(ranked) // 2)
+    first = members[0]
+    chance = random.Random(f"{first.pair} {first.run} {first.seed} {first.reached}")
+    for trial in ranked[:count]:
+        donor = chance.choice(ranked[-count:])
+        values = _explore(schedule_of(donor)[-1]["values"], axes, chance)
+        continue_from(donor, trial.with_values(values))
+
+
+def _explore(values: Mapping[str, Any], axes: Mapping[str, Any], chance: random.Random) -> dict[str, Any]:
+    """Values near these: a factor up or down, in a list a place, and one time in four drawn anew."""
+    found = {}
+    for key, value in values.items():
+        axis = axes[key]
+        if chance.random() < _SHARE:
+            found[key] = draw(key, axis, chance)
+        elif isinstance(axis, list):
+            place = axis.index(value) + chance.choice((-1, 1))
+            found[key] = axis[min(max(place, 0), len(axis) - 1)]
+        else:
+            low, high, _ = span(key, axis)
+            found[key] = rounded(min(max(value * chance.choice(_FACTORS), low), high))
+    return found
+
+
+def continue_from(donor: Trial, trial: Trial) -> None:
+    """Makes a trial's folder ready to resume from the newest checkpoint of another one.
+
+    Args:
+        trial: with the values it trains with from now on.
+    """
+    history = schedule_of(donor)
+    source = RunFolder(donor.folder).path / f"model_{donor.reached - 1:07d}.pth"
     state = load_tensors(str(source))
     if _RATE in trial.values:
         _scale_rates(state["trainer"], trial.values[_RATE] / history[-1]["values"][_RATE])
     with atomic_write(trial.folder / source.name) as file:
         torch.save(state, file)
-    for other in trial.folder.glob(_STATE):
+    for other in trial.folder.glob("model_" + "[0-9]" * 7 + ".pth"):
         if other.name != source.name:
             other.unlink()
-    if (best := found / "model_best.pth").exists():
+    if (best := donor.folder / "model_best.pth").exists():
         shutil.copy(best, trial.folder)
     RunFolder(trial.folder).write_config(trial.config())
     entry = {"iteration": state["iteration"] + 1, "run": trial.run, "values": dict(trial.values)}
     with atomic_write(trial.folder / _FILE, "w") as file:
         json.dump([*history, entry], file)
-    return trial
 
 
 def _scale_rates(trainer: dict[str, Any], factor: float) -> None:

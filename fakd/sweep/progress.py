@@ -1,4 +1,4 @@
-"""The live table of a sweep, from the lines its runs write."""
+"""How far a sweep is, from the events its runs write."""
 
 from __future__ import annotations
 
@@ -10,44 +10,75 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .events import lines_file, read_lines
-from .plan import Trial
+from fakd.files import read_lines
 
-_ENDS = {"result": "done", "failed": "failed", "out_of_memory": "out of memory", "stopped": "stopped early"}
+from .events import events_file
+from .trial import Trial
+
+_STATES = {
+    "result": "done",
+    "failed": "failed",
+    "out_of_memory": "out of memory",
+    "stopped": "stopped early",
+    "paused": "waiting",
+}
 
 
 class Progress:
-    """Prints a row per trial: state, iteration, mIoU, time left; and the time left of the whole sweep."""
+    """Prints a row per trial: state, iteration, mIoU, time left; and the time left of the whole sweep.
+
+    On a terminal the table is drawn over itself every two seconds. In a log each change of a state is a line,
+    and the table comes every minute.
+    """
+
+    _LOOK, _LOG = 2.0, 60.0  # seconds
 
     def __init__(self, trials: Sequence[Trial], output: Path):
         self._output = output
-        self.show_of(trials)
-        # On a terminal the table is drawn over itself; in a log now and then is enough.
-        self._period = 2.0 if sys.stdout.isatty() else 60.0
+        self._states: dict[Trial, str] = {}
         self._next, self._height = 0.0, 0
+        self._next_table = time.monotonic() + self._LOG
+        self.show_of(trials)
 
     def show_of(self, trials: Sequence[Trial]) -> None:
         """Takes these trials from now on."""
         self._trials = list(trials)
-        self._files = [lines_file(self._output, trial.folder) for trial in trials]
+        self._files = [events_file(self._output, trial.folder) for trial in trials]
         self._lengths = [trial.config().SOLVER.MAX_ITER for trial in trials]
 
     def show(self) -> None:
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + self._period
-        text = self.text()
-        if sys.stdout.isatty() and self._height:
-            print(f"\x1b[{self._height}A\x1b[J", end="")
-        self._height = text.count("\n") + 1
-        print(text, flush=True)
+        """Prints, if it is time to."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._LOOK
+            self._print(time.monotonic() >= self._next_table)
 
     def close(self) -> None:
-        self._next = 0.0
-        self.show()
+        """Prints how all ended."""
+        self._print(table=True)
 
-    def text(self) -> str:
+    def _print(self, table: bool) -> None:
         states = [_state(file) for file in self._files]
+        on_terminal = sys.stdout.isatty()
+        if on_terminal and self._height:
+            print(f"\x1b[{self._height}A\x1b[J", end="")
+        if not on_terminal:
+            self._print_changes(states)
+        if on_terminal or table:
+            self._next_table = time.monotonic() + self._LOG
+            text = self._text(states)
+            self._height = text.count("\n") + 1
+            print(text)
+        sys.stdout.flush()
+
+    def _print_changes(self, states: Sequence[dict[str, Any]]) -> None:
+        for trial, state in zip(self._trials, states, strict=True):
+            if self._states.get(trial, "waiting") != state["state"]:
+                score = "" if state["mIoU"] is None else f", mIoU {state['mIoU']:.2f}"
+                error = f": {state['error']}" if state["error"] else ""
+                print(f"{time.strftime('%H:%M:%S')} {trial}: {state['state']}{score}{error}")
+            self._states[trial] = state["state"]
+
+    def _text(self, states: Sequence[dict[str, Any]]) -> str:
         rows = [
             [str(trial), s["state"], f"{s['iteration']}/{length}", s["mIoU"], _duration(s["left"])]
             for trial, s, length in zip(self._trials, states, self._lengths, strict=True)
@@ -66,15 +97,27 @@ class Progress:
 
 
 def _state(file: Path) -> dict[str, Any]:
-    state: dict[str, Any] = {"state": "waiting", "iteration": 0, "mIoU": None, "left": None, "total": None}
+    state: dict[str, Any] = {
+        "state": "waiting",
+        "iteration": 0,
+        "mIoU": None,
+        "left": None,
+        "total": None,
+        "error": "",
+    }
     for line in read_lines(file):
         event = line["event"]
-        state["state"] = _ENDS.get(event, "running")
+        state["state"] = _STATES.get(event, "running")
+        state["error"] = line.get("error", "")
         state["iteration"] = line.get("iteration", state["iteration"])
         state["mIoU"] = line.get("mIoU", state["mIoU"])
         if event == "result":
             result = line["result"]
-            state |= {"iteration": result["iterations"], "total": result["wall_clock"], "left": None}
+            state |= {
+                "iteration": result.get("iterations", 0),
+                "total": result.get("wall_clock"),
+                "left": None,
+            }
             state["mIoU"] = result["metrics"].get("mIoU")
         elif line.get("spent"):
             state["total"] = line["seconds"] / line["spent"]

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 from fakd.registry import DISTILL_LOSS_REGISTRY
 
 from .spec import Spec, span
+from .trial import Trial
 
 if TYPE_CHECKING:
     import optuna
-
-    from .plan import Trial
 
 Point = dict[str, Any]
 
@@ -36,8 +35,8 @@ def points(spec: Spec, axes: Mapping[str, Any]) -> list[Point]:
         return [{}]
     if spec.search == "grid":
         return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
-    draw = random.Random(0)  # a resumed sweep draws the same points
-    return [{key: _draw(key, axis, draw) for key, axis in axes.items()} for _ in range(spec.samples)]
+    chance = random.Random(0)  # a resumed sweep draws the same points
+    return [{key: draw(key, axis, chance) for key, axis in axes.items()} for _ in range(spec.samples)]
 
 
 def rounded(value: float) -> float:
@@ -45,12 +44,13 @@ def rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _draw(key: str, axis: Any, draw: random.Random) -> Any:
+def draw(key: str, axis: Any, chance: random.Random) -> Any:
+    """A value of an axis at random."""
     if isinstance(axis, list) and axis:
-        return draw.choice(axis)
+        return chance.choice(axis)
     low, high, is_log = span(key, axis)
     return rounded(
-        math.exp(draw.uniform(math.log(low), math.log(high))) if is_log else draw.uniform(low, high)
+        math.exp(chance.uniform(math.log(low), math.log(high))) if is_log else chance.uniform(low, high)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -250,6 +250,17 @@ def span(key: str, axis: Any) -> tuple[float, float, bool]:
             if (1e-300 if kind == "loguniform" else -math.inf) <= low < high < math.inf:
                 return low, high, kind == "loguniform"
     raise ValueError(f"{key} needs a list, or one of {', '.join(_RANGES)} with [low, high]; got {axis!r}")
+
+
+def options_of(words: Sequence[str]) -> Options:
+    """``KEY VALUE ...`` of a command line by key.
+
+    Raises:
+        ValueError: a value is missing.
+    """
+    if len(words) % 2:
+        raise ValueError(f"options come in pairs, KEY VALUE; got {len(words)} words: {' '.join(words)}")
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def trains_as(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

@@ -8,21 +8,23 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
+from tqdm import tqdm
 
-from fakd.engine import SharedTeacherRun, run, run_side_by_side
+from fakd.engine import SharedTeacherRun, evaluate_weights, run, run_side_by_side
 from fakd.engine.cli import message_of
 from fakd.engine.run_folder import RunFolder
 
-from .events import append, lines_file
-from .plan import Trial
+from .events import append, events_file
 from .population import schedule_of
 from .spec import METRICS
+from .trial import Trial
 
 # A second attempt at these would end the same way.
 _FINAL = (FloatingPointError, ValueError, KeyError, FileNotFoundError)
@@ -31,19 +33,24 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 Report = Callable[[dict[str, Any]], None]
 
 
-class TellSweep(HookBase):
+class Paused(BaseException):
+    """Ends a process whose run waits for the others of its population; no Exception, as nothing is wrong."""
+
+
+class SweepReporter(HookBase):
     """After every evaluation tells the sweep what was reached; now and then how far the run has come."""
 
     _PERIOD = 3.0  # seconds
 
-    def __init__(self, file: Path, report: Report):
+    def __init__(self, file: Path, report: Report, until: int | None = None):
         """
         Args:
-            file: of the run's lines.
+            file: of the run's events.
             report: called with the metrics after each evaluation but the last, whose caller may end the
                 process: the run would not come to write its result.
+            until: pause after the evaluation at this iteration.
         """
-        self._file, self._report = file, report
+        self._file, self._report, self._until = file, report, until
         self._seen: Any = None
         self._next = 0.0
 
@@ -54,6 +61,8 @@ class TellSweep(HookBase):
         done = self.trainer.iter + 1
         if (metrics := self._write(done)) is not None:
             self._report(metrics)
+            if done == self._until:
+                raise Paused
         elif time.monotonic() >= self._next:
             append(self._file, "progress", **self._position(done))
             self._next = time.monotonic() + self._PERIOD
@@ -83,46 +92,65 @@ def _scores(results: dict[str, Any]) -> dict[str, float]:
 
 
 def run_trials(
-    trials: Sequence[Trial], output: Path, report: Report = lambda metrics: None, gpus: int = 0
+    trials: Sequence[Trial],
+    output: Path,
+    report: Report = lambda metrics: None,
+    gpus: int = 0,
+    until: int | None = None,
+    bar: tqdm | None = None,
 ) -> str:
     """Runs one trial, or several side by side, from wherever they had come to.
 
     Args:
         trials: of one pack.
         output: folder of the sweep.
-        report: see :class:`TellSweep`.
+        report, until: see :class:`SweepReporter`.
         gpus: devices this process may use; more than one trains on all of them.
+        bar: progress bar to move along, of a trial alone.
 
     Returns:
-        "finished", "failed" or "out_of_memory", as the lines say too.
+        "finished", "failed", "out_of_memory" or "paused", as the events say too.
 
     Raises:
-        Exception: something that another attempt may mend.
+        OSError: the events cannot be written.
+        Exception: something that another attempt may fix.
     """
-    files = {trial: lines_file(output, trial.folder) for trial in trials}
-    for trial, file in files.items():
-        append(file, "start", **_process(), **_place(trial))
+    files = {trial: events_file(output, trial.folder) for trial in trials}
+    hooks = {trial: SweepReporter(file, report, until) for trial, file in files.items()}
     try:
-        errors = _run(trials, files, report, gpus)
+        for trial, file in files.items():
+            append(file, "start", **_process(), **place_of(trial))
+        errors = _run(hooks, gpus, bar)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        return _note(files.values(), "out_of_memory", error)
+        return record_error(files.values(), "out_of_memory", error)
     except _FINAL as error:
-        return _note(files.values(), "failed", error)
+        return record_error(files.values(), "failed", error)
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        return _note(files.values(), "failed", error)
+        return record_error(files.values(), "failed", error)
     except RuntimeError as error:
         if "allocate memory" not in str(error):  # what PyTorch says when the host has no more
             raise
-        return _note(files.values(), "out_of_memory", error)
+        return record_error(files.values(), "out_of_memory", error)
+    except Paused:
+        append(files[trials[0]], "paused")
+        return "paused"
     for trial, problem in errors.items():
         if problem is not None:
-            _note([files[trial]], "failed", problem)
+            record_error([files[trial]], "failed", problem)
     for trial, file in files.items():
         if (result := RunFolder(trial.folder).result()) is not None:
             append(file, "result", result=result, **_process())
     return "failed" if any(errors.values()) else "finished"
+
+
+def record_error(files: Iterable[Path], event: str, error: BaseException) -> str:
+    """Adds the event that an error is; returns it."""
+    for file in files:
+        trace = "".join(traceback.format_exception(error))
+        append(file, event, error=message_of(error), traceback=trace)
+    return event
 
 
 def _process() -> dict[str, Any]:
@@ -130,86 +158,66 @@ def _process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "cpu_seconds": time.process_time()}
 
 
-def _place(trial: Trial) -> dict[str, Any]:
-    """Where the report puts the run, and whose pupil it is."""
-    cfg = trial.config()
-    learns = cfg.MODEL.META_ARCHITECTURE == "Distiller"
+def place_of(trial: Trial) -> dict[str, Any]:
+    """Where the report puts the run, and whose student it is."""
     return {
         "pair": trial.pair,
         "run": trial.run,
         "seed": trial.seed,
         "values": dict(trial.values),
         "folder": str(trial.folder),
-        "teacher": str(Path(cfg.KD.TEACHER.CONFIG_FILE).parent) if learns else None,
+        "teacher": trial.teacher or None,
         "schedule": schedule_of(trial),
     }
 
 
-def _note(files: Any, event: str, error: BaseException) -> str:
-    for file in files:
-        trace = "".join(traceback.format_exception(error))
-        append(file, event, error=message_of(error), traceback=trace)
-    return event
-
-
-def _run(
-    trials: Sequence[Trial], files: dict[Trial, Path], report: Report, gpus: int
-) -> dict[Trial, BaseException | None]:
-    if len(trials) > 1:
-        return _run_packed(trials, files, report)
-    (trial,) = trials
-    arguments = (trial, files[trial], report)
+def _run(hooks: dict[Trial, SweepReporter], gpus: int, bar: tqdm | None) -> dict[Trial, BaseException | None]:
+    """What went wrong with each trial."""
+    if len(hooks) > 1:
+        runs = {
+            trial: SharedTeacherRun(trial.config(), _has_begun(trial), trial.run, trial.config_file, [hook])
+            for trial, hook in hooks.items()
+        }
+        run_side_by_side(list(runs.values()))
+        return {trial: each.error for trial, each in runs.items()}
+    ((trial, hook),) = hooks.items()
     if gpus > 1:
-        _on_several(gpus, arguments)
+        _run_on_several(gpus, trial, hook)
     else:
-        _run_one(*arguments)
+        _run_one(trial, [hook], bar)
     return {trial: None}
 
 
-def _run_one(trial: Trial, file: Path, report: Report) -> None:
-    hook = TellSweep(file, report)
+def _run_one(trial: Trial, hooks: Sequence[HookBase] = (), bar: tqdm | None = None) -> None:
+    if trial.given:
+        if not trial.finished:
+            evaluate_weights(trial.config(), trial.run, trial.config_file)
+        return
     run(
         trial.config(),
         resume=_has_begun(trial),
         method=trial.run,
         config_file=trial.config_file,
+        bar=bar,
         quiet=True,
-        extra_hooks=[hook],
+        extra_hooks=hooks,
         max_seconds=trial.max_seconds,
     )
-
-
-def _run_packed(
-    trials: Sequence[Trial], files: dict[Trial, Path], report: Report
-) -> dict[Trial, BaseException | None]:
-    runs = [
-        SharedTeacherRun(
-            trial.config(),
-            _has_begun(trial),
-            trial.run,
-            trial.config_file,
-            [TellSweep(files[trial], report)],
-        )
-        for trial in trials
-    ]
-    run_side_by_side(runs)
-    return {trial: each.error for trial, each in zip(trials, runs, strict=True)}
 
 
 def _has_begun(trial: Trial) -> bool:
     return RunFolder(trial.folder).config_file.is_file()
 
 
-def _on_several(gpus: int, arguments: tuple) -> None:
+def _run_on_several(gpus: int, trial: Trial, hook: SweepReporter) -> None:
     """This process is the first rank, so that it can report; the others are its children."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    trial, file, report = arguments
-    rank = functools.partial(_rank, world=gpus, url=url, trial=trial, file=file)
+    rank = functools.partial(_rank, world=gpus, url=url, trial=trial)
     others = torch.multiprocessing.start_processes(rank, nprocs=gpus - 1, join=False, start_method="spawn")
     try:
-        _rank(-1, gpus, url, trial, file, report)
+        _rank(-1, gpus, url, trial, [hook])
         others.join()
     finally:
         for process in others.processes:
@@ -217,13 +225,7 @@ def _on_several(gpus: int, arguments: tuple) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _no_report(metrics: dict[str, Any]) -> None:
-    pass
-
-
-def _rank(index: int, world: int, url: str, trial: Trial, file: Path, report: Report = _no_report) -> None:
-    from detectron2.utils import comm
-
+def _rank(index: int, world: int, url: str, trial: Trial, hooks: Sequence[HookBase] = ()) -> None:
     on_cpu = trial.config().MODEL.DEVICE == "cpu"
     if not on_cpu:
         torch.cuda.set_device(index + 1)
@@ -232,4 +234,4 @@ def _rank(index: int, world: int, url: str, trial: Trial, file: Path, report: Re
     )
     comm.create_local_process_group(world)
     comm.synchronize()
-    _run_one(trial, file, report)
+    _run_one(trial, hooks)

@@ -200,10 +200,10 @@ def test_other_types_are_refused():
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (b"MODEL: {A: [\n", "mine.yaml cannot be read as yaml.*line 2"),
-        (b"\xff\xfe\x00", "mine.yaml cannot be read as yaml"),
-        (b"", "mine.yaml, or a _BASE_ of it, does not hold keys"),
-        (b"- a\n", "mine.yaml, or a _BASE_ of it, does not hold keys"),
+        (b"MODEL: {A: [\n", "mine.yaml: cannot be read as yaml.*line 2"),
+        (b"\xff\xfe\x00", "mine.yaml: cannot be read as yaml"),
+        (b"", "mine.yaml does not hold keys"),
+        (b"- a\n", "mine.yaml does not hold keys"),
         (b"_BASE_: nothing.yaml\n", "mine.yaml: its _BASE_ '.*nothing.yaml' does not exist"),
     ],
 )

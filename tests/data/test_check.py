@@ -82,6 +82,24 @@ def test_what_is_wrong_is_named(small, spoil, error):
         check_dataset("small_test", workers=1)
 
 
+@pytest.mark.parametrize(
+    ("ids", "suggested"),
+    [
+        (range(10, 130, 10), ", ".join(f"{10 * (i + 1)}: {i}" for i in range(12))),
+        (range(0, 130, 10), "0: 255, " + ", ".join(f"{10 * (i + 1)}: {i}" for i in range(12))),
+        (range(0, 99, 9), None),
+    ],
+)
+def test_other_ids_suggest_a_map(small, ids, suggested):
+    label = np.resize(np.array(list(ids), np.uint8), (96, 128))
+    for path in (small / "labels").iterdir():
+        Image.fromarray(label).save(path)
+    with pytest.raises(ValueError) as error:
+        check_dataset("small_test", workers=1)
+    last = str(error.value).splitlines()[-1]
+    assert (f"put 'id_map: {{{suggested}}}' into" in last) if suggested else (f"{list(ids)}." in last)
+
+
 def test_a_palette_is_as_good_as_grey(small):
     path = small / "labels" / "3.png"
     with Image.open(path) as label:

@@ -8,7 +8,7 @@ from torch import nn
 from fakd.config import load_config
 from fakd.deploy.export import export, onnx_graph, program_of
 from fakd.deploy.exported import load_exported
-from fakd.deploy.metadata import build_metadata
+from fakd.deploy.metadata import build_metadata, read_metadata
 from fakd.deploy.network import DeployedNetwork
 from fakd.modeling import Segmentor
 
@@ -112,6 +112,27 @@ def test_a_missing_operator_is_named():
 def test_an_opset_that_is_too_old_is_answered_by_one_that_is_not():
     with pytest.raises(ValueError, match=r"opset 11, which lacks.* Resize \(opset 18\).*Use --opset 18"):
         graph(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2, mode="bilinear")), 11)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("classes", "5", "classes is 5, but must be a list"),
+        ("classes", '["a", "b"]', "there are 2 classes and 12 colours"),
+        ("colours", "[[1, 2]]", r"colours\[0\]\[2\] is missing"),
+        ("input_format", '"HSV"', "input_format is 'HSV'; choose from RGB or BGR"),
+        ("pixel_std", "[0, 1, 1]", "pixel_std, size and the stride"),
+        ("size", "[0, 5]", "must not be 0"),
+        ("normalize", "{", "no file of tools/export_student.py"),
+        ("window", "", "window is missing"),
+    ],
+)
+def test_wrong_metadata_is_named(tmp_path, name, text, error):
+    metadata = network("pspnet_r18")[1]
+    path = tmp_path / "x.onnx"
+    with pytest.raises(ValueError, match=rf"x\.onnx.*{error}"):
+        read_metadata(metadata.as_json() | {name: text}, path)
+    assert read_metadata(metadata.as_json(), path) == metadata
 
 
 def test_a_foreign_file_is_no_student(tmp_path):

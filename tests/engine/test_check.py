@@ -18,7 +18,7 @@ def test_the_defaults_are_fine():
 @pytest.mark.parametrize(
     ("opts", "error"),
     [
-        (("SOLVER.MAX_ITER", 0), "SOLVER.MAX_ITER is 0, but must be positive"),
+        (("SOLVER.MAX_ITER", 0), "SOLVER.MAX_ITER is 0, but must be a whole number of at least 1"),
         (("SOLVER.IMS_PER_BATCH", 0), "SOLVER.IMS_PER_BATCH is 0"),
         (("SOLVER.BASE_LR", 0.0), "SOLVER.BASE_LR is 0.0"),
         (("SOLVER.ACCUMULATE", 3), r"IMS_PER_BATCH \(16\).*\(1 x 3\)"),

@@ -1,101 +1,149 @@
 """A study at the size of a test: all runs, the report, and going on after trouble."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from fakd.sweep.local import StudySpec, run_study
+from fakd.files import read_lines
 
 from .conftest import CONFIG
 
 TOOLS = Path(__file__).parents[2] / "tools"
+OPTS = ("SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2")
 
 
-def spec(output, methods=("student", "cwd"), seeds=(0, 1), **options):
-    opts = ("SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2")
-    return StudySpec(CONFIG, CONFIG, tuple(map(str, methods)), seeds, output, opts, **options)
+@pytest.fixture
+def study(tool):
+    """``study(folder, flags...)``: the command in this process; its exit code and what it printed."""
+
+    def start(output, *flags):
+        common = ("--teacher-config", CONFIG, "--student-config", CONFIG, "--output", output)
+        return tool("study", *common, "--opts", *OPTS, *flags)
+
+    return start
 
 
 def results(output):
     return {
-        str(p.parent.relative_to(output)): json.loads(p.read_text()) for p in output.glob("*/*/result.json")
+        str(p.parent.relative_to(output)): json.loads(p.read_text()) for p in output.glob("*/*/*/result.json")
     }
 
 
-def test_a_study_trains_all_reports_and_is_not_done_twice(tmp_path, capsys):
-    assert run_study(spec(tmp_path), command="the command") == 0
+TEACHER = "teachers/integration_tiny/trained"
+
+
+def test_a_study_trains_all_reports_and_is_not_done_twice(tmp_path, study):
+    code, told = study(tmp_path, "--methods", "student", "cwd", "--seeds", 0, 1)
+    assert code == 0, told
     found = results(tmp_path)
-    assert set(found) == {"teacher/seed0", "student/seed0", "student/seed1", "cwd/seed0", "cwd/seed1"}
+    runs = {f"runs/{run}/seed{seed}" for run in ("student", "cwd") for seed in (0, 1)}
+    assert set(found) == {TEACHER, *runs}
     assert {(r["method"], r["seed"]) for r in found.values()} >= {("teacher", 0), ("student", 1), ("cwd", 1)}
     report = (tmp_path / "report.html").read_text()
-    assert "the command" in report and (tmp_path / "panels.png").exists()
-    assert f"Report: {tmp_path / 'report.html'}" in capsys.readouterr().out
-    written = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/*/model_*")}
-    assert run_study(spec(tmp_path)) == 0
-    assert written == {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/*/model_*")}
+    assert "tools/study.py" in report
+    assert f"Report: {tmp_path / 'report.html'}" in told
+    assert "The sweep is finished: 5 of 5 trials are done, 0 failed." in told
+    written = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/*/*/model_*")}
+    assert written and study(tmp_path, "--methods", "student", "cwd", "--seeds", 0, 1)[0] == 0
+    assert written == {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/*/*/model_*")}
 
 
-def test_a_failed_run_is_noted_the_others_go_on_and_a_repeat_mends_it(tmp_path, monkeypatch, capsys):
+def test_a_failed_run_is_noted_the_others_go_on_and_a_repeat_fixes_it(tmp_path, monkeypatch, study):
     recipe = tmp_path / "fails.yaml"
-    recipe.write_text("KD: {LOSSES: [FailsAt], FailsAt: {AT: 0.5}}\n")
+    recipe.write_text("MODEL: {META_ARCHITECTURE: Distiller}\nKD: {LOSSES: [FailsAt], FailsAt: {AT: 0.5}}\n")
     output = tmp_path / "study"
-    study = spec(output, ["student", recipe, "cwd"], seeds=(0,))
-    assert run_study(study) == 1
-    assert set(results(output)) == {"teacher/seed0", "student/seed0", "cwd/seed0"}
-    note = output / "fails" / "seed0" / "error.txt"
-    assert "loss_FailsAt became NaN" in note.read_text() and "Traceback" in note.read_text()
-    assert f"failed: fails seed 0: see {note}" in capsys.readouterr().err
-    assert (output / "report.html").exists()
+    flags = ("--methods", "student", recipe, "cwd")
+    code, told = study(output, *flags)
+    assert code == 1
+    assert set(results(output)) == {TEACHER, "runs/student/seed0", "runs/cwd/seed0"}
+    (failed,) = [e for e in read_lines(output / "lines" / "runs+fails+seed0.jsonl") if e["event"] == "failed"]
+    assert "loss_FailsAt became NaN" in failed["error"] and "Traceback" in failed["traceback"]
+    assert f"failed: fails seed 0: {failed['error']}" in told
+    assert failed["error"] in (output / "report.md").read_text()
     # The cause goes away, the same study is repeated: the run is resumed from its checkpoint.
     monkeypatch.setattr("tiny_plugin.torch.nan", 1.0)
-    assert run_study(study) == 0
-    assert not note.exists() and "fails/seed0" in results(output)
+    assert study(output, *flags)[0] == 0
+    assert "runs/fails/seed0" in results(output)
 
 
-def test_without_a_teacher_its_pupils_fail_and_the_student_does_not(tmp_path):
-    (tmp_path / "teacher.yaml").write_text(f"_BASE_: {CONFIG}\nDATASETS: {{TRAIN: [camvid_nowhere]}}\n")
-    study = StudySpec(
-        str(tmp_path / "teacher.yaml"),
-        CONFIG,
-        ("student", "cwd"),
-        (0,),
-        tmp_path / "out",
-        ("SOLVER.MAX_ITER", "2"),
-    )
-    assert run_study(study) == 1
-    assert set(results(tmp_path / "out")) == {"student/seed0"}
-    assert "camvid_nowhere" in (tmp_path / "out" / "teacher" / "seed0" / "error.txt").read_text()
-    assert "teacher's own run failed" in (tmp_path / "out" / "cwd" / "seed0" / "error.txt").read_text()
+def test_without_a_teacher_its_students_are_not_tried_and_the_student_alone_is(tmp_path, study):
+    flags = ("--methods", "student", "cwd", "--teacher-opts", "SOLVER.BASE_LR", "1e30")
+    code, told = study(tmp_path / "out", *flags)
+    assert code == 1
+    assert set(results(tmp_path / "out")) == {"runs/student/seed0"}
+    assert "failed: cwd seed 0: not tried, because its teacher failed: " in told
 
 
-def test_given_weights_are_the_teacher(tmp_path, teacher):
-    study = spec(tmp_path, ["student", "cwd"], seeds=(0,), teacher_weights=teacher[3])
-    assert run_study(study) == 0
+def test_given_weights_are_the_teacher(tmp_path, teacher, study):
+    flags = ("--methods", "student", "cwd", "--teacher-weights", teacher[3])
+    assert study(tmp_path, *flags)[0] == 0
     found = results(tmp_path)
-    assert set(found) == {"teacher/seed0", "student/seed0", "cwd/seed0"}
+    assert set(found) == {TEACHER, "runs/student/seed0", "runs/cwd/seed0"}
     recorded = json.loads(Path(teacher[3]).with_suffix(".json").read_text())["mIoU"]
-    assert found["teacher/seed0"]["metrics"]["mIoU"] == recorded > 0
+    assert found[TEACHER]["metrics"]["mIoU"] == recorded > 0
     assert "| teacher" in (tmp_path / "report.md").read_text()
-    written = (tmp_path / "teacher" / "seed0" / "result.json").stat().st_mtime_ns
-    assert run_study(study) == 0
-    assert (tmp_path / "teacher" / "seed0" / "result.json").stat().st_mtime_ns == written
+    written = (tmp_path / TEACHER / "result.json").stat().st_mtime_ns
+    assert study(tmp_path, *flags)[0] == 0
+    assert (tmp_path / TEACHER / "result.json").stat().st_mtime_ns == written
 
 
-def test_mistakes_are_found_before_anything_runs(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no recipe 'nonsense'"):
-        run_study(spec(tmp_path / "a", ["student", "nonsense"]))
-    assert not (tmp_path / "a").exists()
-    run_study(spec(tmp_path / "b", ["student"], seeds=(0,)))
-    with pytest.raises(ValueError, match="had another config: SOLVER.BASE_LR"):
-        run_study(spec(tmp_path / "b", ["student"], seeds=(0,), student_opts=("SOLVER.BASE_LR", "0.5")))
+def test_mistakes_are_found_before_anything_runs(tmp_path, study):
+    code, told = study(tmp_path / "a", "--methods", "student", "nonsense")
+    assert code == 1 and "no recipe 'nonsense'" in told and not (tmp_path / "a").exists()
+    assert study(tmp_path / "b", "--methods", "student")[0] == 0
+    code, told = study(tmp_path / "b", "--methods", "student", "--student-opts", "SOLVER.BASE_LR", "0.5")
+    assert code == 1 and "had another config: SOLVER.BASE_LR" in told
 
 
-@pytest.mark.parametrize("tool", ["study.py", "quickstart.py"])
-def test_help(tool):
-    done = subprocess.run(
-        [sys.executable, TOOLS / tool, "--help"], capture_output=True, text=True, check=True
+def test_a_study_can_grow(tmp_path, study):
+    assert study(tmp_path, "--methods", "student")[0] == 0
+    before = (tmp_path / "runs/student/seed0/result.json").stat().st_mtime_ns
+    assert study(tmp_path, "--methods", "student", "cwd")[0] == 0
+    assert set(results(tmp_path)) == {TEACHER, "runs/student/seed0", "runs/cwd/seed0"}
+    assert (tmp_path / "runs/student/seed0/result.json").stat().st_mtime_ns == before
+
+
+SLOW_SAVING = """
+import time
+from fakd.checkpoint import Checkpointer
+
+save = Checkpointer.save_model
+
+def slowly(self, *arguments, **options):
+    print("saving", flush=True)
+    time.sleep(3)
+    save(self, *arguments, **options)
+
+Checkpointer.save_model = slowly
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_teacher_ends_ends_the_study(tmp_path, number):
+    """It comes while the teacher writes its last checkpoint: everything is saved, and nothing else begins."""
+    (tmp_path / "slow_saving.py").write_text(SLOW_SAVING)
+    command = [sys.executable, TOOLS / "study.py", "--teacher-config", CONFIG, "--student-config", CONFIG]
+    command += ["--methods", "cwd", "--output", tmp_path / "out", "--opts", *OPTS]
+    command += ["PLUGINS", f"('tiny_plugin', '{tmp_path}/slow_saving.py')"]
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    assert "--output" in done.stdout
+    for line in process.stdout:
+        if line.strip().endswith("saving"):
+            time.sleep(0.5)
+            process.send_signal(number)
+            break
+    told = process.communicate(timeout=300)[0]
+    assert process.returncode == 128 + number, told
+    assert "interrupted" in told and not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["study", "quickstart"])
+def test_help(tool, name):
+    code, told = tool(name, "--help")
+    assert code == 0 and "--output" in told

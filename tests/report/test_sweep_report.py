@@ -11,7 +11,7 @@ from fakd.report import tables
 from fakd.report.report import write_report
 from fakd.report.statistics import paired_p
 from fakd.report.table import read_tables
-from fakd.sweep.events import append, is_open, last, lines_file, read_lines
+from fakd.sweep.events import append, events_file, is_open, last, read_lines
 from fakd.sweep.spec import parse_spec
 
 LAMBDA = "KD.FAKDChannel.LAMBDA"
@@ -19,7 +19,7 @@ RUNS = {"student": 40.0, "cwd": 42.0, "fakd-lambda=0.5": 42.5, "fakd-lambda=2.0"
 
 
 def write_line(output, run, seed, miou, seconds=10.0, folder=None, result=(), **place):
-    file = lines_file(output, folder or output / "runs" / run / f"seed{seed}")
+    file = events_file(output, folder or output / "runs" / run / f"seed{seed}")
     values = {LAMBDA: float(run.split("=")[1])} if "=" in run else {}
     teacher = None if run in ("student", "teacher") else "/t"
     start = {"pair": "", "run": run, "seed": seed, "values": values, "folder": "/t", "teacher": teacher}
@@ -58,7 +58,7 @@ def sweep(tmp_path, monkeypatch):
             write_line(
                 tmp_path, run, seed, miou + seed * (1.1 if run == "cwd" else 1.0), 20 if run == "cwd" else 10
             )
-    file = lines_file(tmp_path, tmp_path / "runs" / "pd" / "seed0")
+    file = events_file(tmp_path, tmp_path / "runs" / "pd" / "seed0")
     append(file, "start", pair="", run="pd", seed=0, values={}, folder="", teacher="/t")
     append(file, "failed", error="it broke")
     return tmp_path

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
+from fakd.sweep.local import run_locally
 from fakd.sweep.plan import make_plan
 from fakd.sweep.search import axes_of
 from fakd.sweep.spec import parse_spec
-from fakd.sweep.worker import run_trials
 
 from .conftest import content
 
@@ -78,25 +78,13 @@ def test_without_optuna_the_sweep_is_refused(tmp_path, monkeypatch):
         search_of(tmp_path / "out")
 
 
-def test_a_sweep_asks_until_it_has_its_points(tmp_path, monkeypatch, capsys):
-    """All but Ray's processes: the trials train here."""
+def test_a_sweep_asks_until_it_has_its_points(tmp_path, capsys):
     pytest.importorskip("optuna")
-    runner = pytest.importorskip("fakd.sweep.ray_tune", reason="sweeps need ray")
-    rounds = []
-
-    def here(self, packs, resources, scheduler):
-        rounds.append([trial.run for pack in packs for trial in pack])
-        for pack in packs:
-            run_trials(pack, self._output)
-
-    monkeypatch.setattr(runner._Sweep, "_round", here)
-    for name, answer in (("start", None), ("check", None), ("room", 2), ("whole", None)):
-        monkeypatch.setattr(runner.machine, name, lambda *arguments, answer=answer: answer)
     rates = {"SOLVER.BASE_LR": {"loguniform": [1e-4, 1e-2]}}
     given = content(methods=["student"], search="optuna", samples=3, keys=rates, stop={"iterations": 1})
-    assert runner.run_sweep(parse_spec(given), runner.Options(tmp_path)) == 0
-    assert [len(runs) for runs in rounds if runs] == [2, 1]
-    assert len(list(tmp_path.glob("runs/*/seed0/result.json"))) == 3
-    assert "3 of 3 done" in capsys.readouterr().out
-    assert runner.run_sweep(parse_spec(given), runner.Options(tmp_path, resume=True)) == 0
-    assert len([runs for runs in rounds if runs]) == 2
+    assert run_locally(parse_spec(given), tmp_path) == 0
+    results = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/seed0/result.json")}
+    assert len(results) == 3
+    assert "3 of 3 trials are done" in capsys.readouterr().out
+    assert run_locally(parse_spec(given), tmp_path, resume=True) == 0
+    assert results == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/seed0/result.json")}

@@ -16,7 +16,7 @@ import yaml
 
 pytest.importorskip("ray", reason="sweeps need ray: pip install 'ray[tune]'")
 
-from fakd.sweep.events import last, lines_file
+from fakd.sweep.events import events_file, last
 from fakd.sweep.plan import make_plan
 from fakd.sweep.ray_cluster import Options
 from fakd.sweep.ray_tune import run_sweep
@@ -101,7 +101,7 @@ def test_a_killed_sweep_goes_on_and_ends_like_an_undisturbed_one(sweep):
     finished = output / "runs" / "student" / "seed0" / "result.json"
     wait_for(lambda: finished.exists() and (waiting / "model_0000001.pth").exists(), process)
     assert all(a.split(":")[0].endswith("0100007F") for a in listening() - before), "open to other machines"
-    pid = last(lines_file(output, waiting), "start")["pid"]
+    pid = last(events_file(output, waiting), "start")["pid"]
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_for(lambda: not alive(pid), subprocess.Popen(["sleep", "60"]))
@@ -150,7 +150,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_ray_starts(tmp_path, m
 
 
 def test_a_disk_that_is_nearly_full_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("fakd.sweep.ray_tune._FREE_BYTES", 2**60)
+    monkeypatch.setattr("fakd.sweep.executor._FREE_BYTES", 2**60)
     with pytest.raises(OSError, match="MB are free"):
         run_sweep(parse_spec(content(methods=["student"])), Options(tmp_path))
 

@@ -7,7 +7,7 @@ import sys
 
 from detectron2.data import DatasetCatalog
 
-from fakd.sweep.events import last, lines_file
+from fakd.sweep.events import events_file, last
 from fakd.sweep.plan import make_plan
 from fakd.sweep.spec import parse_spec
 from fakd.sweep.worker import run_trials
@@ -42,7 +42,7 @@ def test_a_full_disk_fails_the_trial_with_the_reason(tmp_path):
         check=False,
     )
     assert "ended: failed" in done.stdout, done.stderr
-    told = last(lines_file(tmp_path, trial.folder), "failed")["error"]
+    told = last(events_file(tmp_path, trial.folder), "failed")["error"]
     assert "cannot write" in told and "model_0000000.pth" in told
     assert not list(trial.folder.glob("*.pth*"))
 

@@ -7,7 +7,7 @@ of the dataset that is trained on.
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ...validation import read_yaml
 
 _FOLDER = Path(__file__).parent
 
@@ -21,6 +21,7 @@ def read_protocol(word: str, train_sets: tuple[str, ...] | list[str]) -> list[di
 
     Raises:
         FileNotFoundError: there is no such protocol; the message lists those there are.
+        ValueError: the file is no protocol.
     """
     path = Path(word) if word.endswith((".yaml", ".yml")) else _FOLDER / f"{word}.yaml"
     if not path.is_file():
@@ -28,6 +29,8 @@ def read_protocol(word: str, train_sets: tuple[str, ...] | list[str]) -> list[di
         raise FileNotFoundError(
             f"no protocol '{word}' (PROTOCOL). Known: {known}; or give a path to a .yaml."
         )
-    sections = yaml.safe_load(path.read_text())
+    sections = read_yaml(path)
+    if not isinstance(sections, dict) or not all(isinstance(keys, dict) for keys in sections.values()):
+        raise ValueError(f"{path}: a protocol holds config keys under 'all' or under names of datasets.")
     dataset = train_sets[0].rpartition("_")[0] if train_sets else ""
     return [sections[name] for name in ("all", dataset) if name in sections]
