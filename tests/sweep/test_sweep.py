@@ -1,5 +1,6 @@
 """Sweeps with Ray: the same results as runs by hand, whatever happens in between."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -66,11 +67,26 @@ def wait_for(condition, process, seconds=500):
         time.sleep(0.2)
 
 
-def listening():
-    """Addresses, in the kernel's hexadecimal, on which anything of this machine listens."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    lines += [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
-    return {line[1] for line in lines if line[3] == "0A"}
+def family(pid):
+    """A process and all that descend from it."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def listening(pid):
+    """Addresses, in the kernel's hexadecimal, on which a process or its descendants listen."""
+    sockets = set()
+    for member in family(pid):
+        with contextlib.suppress(OSError):
+            sockets |= {os.readlink(file) for file in Path(f"/proc/{member}/fd").iterdir()}
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").open()]
+    return {line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets}
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +111,13 @@ def test_a_killed_sweep_goes_on_and_ends_like_an_undisturbed_one(sweep):
     """The driver is killed in the middle, later a trial kills itself, one runs out of memory, one fails."""
     folder, marker, given = sweep
     output = folder / "output"
-    before = listening()
     process = start(folder, given, output, "--cpus", "2")
     waiting = output / "runs" / "waits" / "seed0"
     finished = output / "runs" / "student" / "seed0" / "result.json"
     wait_for(lambda: finished.exists() and (waiting / "model_0000001.pth").exists(), process)
-    assert all(a.split(":")[0].endswith("0100007F") for a in listening() - before), "open to other machines"
+    addresses = listening(process.pid)
+    assert addresses
+    assert all(a.split(":")[0].endswith("0100007F") for a in addresses), "open to other machines"
     pid = last(events_file(output, waiting), "start")["pid"]
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -118,18 +135,27 @@ def test_a_killed_sweep_goes_on_and_ends_like_an_undisturbed_one(sweep):
     assert "fails, seed 0: failed: this never works" in text and "waits" in text
 
 
-def test_what_cannot_run_is_refused_before_anything_does(sweep):
-    folder, _, given = sweep
-    output = folder / "output"
-    for changes, arguments, message in (
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
         ({}, (), "Continue it with --resume"),
         ({"seeds": [7]}, ("--resume",), "holds a different sweep"),
-    ):
-        told = start(folder, given | changes, output, *arguments).communicate(timeout=200)[0]
-        assert message in told
-    wants = given | {"resources": {"gpus": 64}}
-    told = start(folder, wants, folder / "other", "--cpus", "1").communicate(timeout=200)[0]
-    assert "asks for 64 GPUs" in told and not (folder / "other" / "lines").exists()
+    ],
+)
+def test_a_folder_of_a_sweep_is_not_taken_for_another(tool, tmp_path, changes, arguments, message):
+    given = content(methods=["student"])
+    (tmp_path / "sweep.json").write_text(json.dumps(parse_spec(given).content()))
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump(given | changes))
+    code, told = tool("tune", "--spec", spec, "--output", tmp_path, *arguments)
+    assert code == 1 and message in told and not (tmp_path / "runs").exists()
+
+
+def test_what_no_device_can_run_is_refused_before_anything_runs(tool, tmp_path):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump(content(methods=["student"], resources={"gpus": 64})))
+    code, told = tool("tune", "--spec", spec, "--output", tmp_path / "output", "--cpus", 1)
+    assert code == 1 and "asks for 64 GPUs" in told and not (tmp_path / "output" / "runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """Troubles of a trial that need no Ray."""
 
 import json
-import os
-import subprocess
-import sys
+import resource
 
+import torch.multiprocessing as mp
 from detectron2.data import DatasetCatalog
+from ranks import copied_processes
 
 from fakd.sweep.events import events_file, last
 from fakd.sweep.plan import make_plan
@@ -14,34 +14,24 @@ from fakd.sweep.worker import run_trials
 
 from .conftest import content
 
-# No file may grow beyond 100 kB: a checkpoint cannot be written, a line can. In a process of its own, because
-# the files that pytest writes may be larger.
-NO_ROOM = """
-import resource, sys
-from pathlib import Path
-from fakd.sweep.worker import run_trials
-from sweep.test_worker import trial_of
-
-trial = trial_of(Path(sys.argv[1]))
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-print("ended:", run_trials([trial], Path(sys.argv[1])))
-"""
-
 
 def trial_of(folder, **changes):
     return make_plan(parse_spec(content(methods=["student"], **changes)), folder).trials[0]
 
 
+def run_without_room(rank, folder):
+    """No file may grow beyond 100 kB: a checkpoint cannot be written, an event can."""
+    trial = trial_of(folder)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    (folder / "ended").write_text(run_trials([trial], folder))
+
+
 def test_a_full_disk_fails_the_trial_with_the_reason(tmp_path):
+    """In a process of its own, because the files that pytest writes may be larger."""
     trial = trial_of(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", NO_ROOM, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "ended: failed" in done.stdout, done.stderr
+    with copied_processes():
+        mp.start_processes(run_without_room, (tmp_path,))
+    assert (tmp_path / "ended").read_text() == "failed"
     told = last(events_file(tmp_path, trial.folder), "failed")["error"]
     assert "cannot write" in told and "model_0000000.pth" in told
     assert not list(trial.folder.glob("*.pth*"))
@@ -53,7 +43,8 @@ def test_a_trial_trains_on_several_devices(tmp_path):
     for name in (*trial.config().DATASETS.TRAIN, *trial.config().DATASETS.TEST):
         DatasetCatalog.get(name)  # draws the scenes, which two ranks at once cannot
     seen = []
-    assert run_trials([trial], tmp_path, seen.append, gpus=2) == "finished"
+    with copied_processes():
+        assert run_trials([trial], tmp_path, seen.append, gpus=2) == "finished"
     assert [metrics["iteration"] for metrics in seen] == [2]
     assert json.loads((trial.folder / "result.json").read_text())["iterations"] == 4
     assert (trial.folder / "log.txt.rank1").exists()
