@@ -116,6 +116,12 @@ class Writers(hooks.PeriodicWriter):
         if done % self._period == 0 or done == self.trainer.max_iter:
             self.write()
 
+    def after_train(self) -> None:
+        # Not twice where a step failed after its turn: the console divides by the steps in between.
+        self.write()
+        for writer in self._writers:
+            writer.close()
+
     def before_train(self) -> None:
         if self._metrics_file.exists():
             self._cut(self.trainer.start_iter)
