@@ -32,6 +32,19 @@ def unit_vectors(x: Tensor, dim: int, short: float = SHORT, detach_norm: bool = 
     return torch.where(norm > short, x / norm.clamp(min=short), 0)
 
 
+def standardized(logits: Tensor) -> Tensor:
+    """Logits with mean zero and deviation one over the classes, pixel by pixel (Sun et al. 2024, Eq. 11).
+
+    Equal logits, up to rounding, become zero, without gradient. The deviation is that of the K classes; the
+    authors' code divides by K - 1.
+
+    Args:
+        logits: (N, K, M).
+    """
+    centred = logits - logits.mean(1, keepdim=True)  # (N, K, M)   z - mean
+    return logits.shape[1] ** 0.5 * unit_vectors(centred, 1, short=1e-4)  # sigma = |z - mean| / sqrt(K)
+
+
 def mean_square(feature: Tensor) -> Tensor:
     """(N, 1, h, w) mean over channels of the squares of (N, A, h, w)."""
     return feature.square().mean(1, keepdim=True)

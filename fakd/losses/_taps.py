@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..functional.resize import resize_labels, resize_like
+from ..functional.relation import standardized
+from ..functional.resize import aligned_logits, resize_labels, resize_like
 from ..structures import LossInputs, SegOutput, SegSpec
 
 
@@ -42,6 +43,19 @@ def tapped_maps(inputs: LossInputs, tap: str) -> tuple[Tensor, Tensor]:
         raise ValueError(f"the student's {tap} is of {len(student)} images, the teacher's of {len(teacher)}.")
     with torch.no_grad():
         return student, resize_like(teacher.detach(), student)
+
+
+STANDARDIZE = "standardise the logits over the classes first, as LogitStd does"
+
+
+def class_logits(inputs: LossInputs, standardize: bool) -> tuple[Tensor, Tensor]:
+    """Both networks' logits (N, K, M) on the student's grid, with mean 0 and deviation 1 if ``standardize``.
+
+    Raises:
+        ValueError: the networks differ in images or classes.
+    """
+    student, teacher = aligned_logits(inputs.student.logits, inputs.teacher.logits)
+    return (standardized(student), standardized(teacher)) if standardize else (student, teacher)
 
 
 def valid_mask_for(inputs: LossInputs, like: Tensor) -> Tensor:

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..functional.divergence import channel_kl
-from ..functional.resize import aligned_logits
 from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs, SegSpec
-from ._taps import tapped_maps
+from ._taps import STANDARDIZE, class_logits, tapped_maps
 from .base import DistillLoss, option
 
 
@@ -23,7 +22,8 @@ class CWD(DistillLoss):
     channels are those of the logits, of the feature in front of the classifier, or both with
     ``feature_factor`` between them. Where the widths of the features differ, a 1x1
     convolution projects the student's to the teacher's, and C counts its outputs. CIRKD divides by its inputs
-    (``divide_by: student``). Void pixels take part unless ``mask_ignored``.
+    (``divide_by: student``). Void pixels take part unless ``mask_ignored``. ``standardize`` is of
+    the logits alone, see :class:`PD`.
     """
 
     paper = "Shu et al. 2021; FAKD Eq. 2"
@@ -45,9 +45,15 @@ class CWD(DistillLoss):
             choices=("projected", "student"),
         )
         mask_ignored: bool = option(False, "leave void pixels out of both softmaxes")
+        standardize: bool = option(False, STANDARDIZE)
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
+        if config.standardize and config.source == "feature":
+            raise ValueError(
+                "KD.CWD.STANDARDIZE is of the logits, which KD.CWD.SOURCE 'feature' leaves out: set SOURCE "
+                "to 'logits' or 'both', or STANDARDIZE to False."
+            )
         if config.source != "logits":
             channels = student.feature_channels, teacher.feature_channels
             self.adapter = build_adapter("CWD", *channels, norm=config.adapter_norm)
@@ -56,7 +62,7 @@ class CWD(DistillLoss):
         valid = inputs.valid.flatten(1) if self.config.mask_ignored else None
         total = inputs.student.logits.new_zeros(())
         if self.config.source != "feature":
-            student, teacher = aligned_logits(inputs.student.logits, inputs.teacher.logits)
+            student, teacher = class_logits(inputs, self.config.standardize)
             total = total + channel_kl(student, teacher, self.config.tau, valid)
         if self.config.source != "logits":
             total = total + self.config.feature_factor * self.feature_term(inputs, valid)

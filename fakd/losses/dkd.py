@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..functional.divergence import MASKED, softmax_kl
-from ..functional.resize import aligned_logits
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs
+from ._taps import STANDARDIZE, class_logits
 from .base import DistillLoss, option
 
 
@@ -21,6 +21,7 @@ class DKD(DistillLoss):
     over labelled pixels, with b = (p_y, 1 - p_y) for the softmax p over classes of the logits over T at the
     pixel's label y, and r the softmax over all classes but y. PD is alpha 1 and 1 - p^t_y in place of beta.
     The paper is about image classification; this is a re-implementation with every pixel as an image.
+    ``standardize``: see :class:`PD`.
     """
 
     paper = "Zhao et al. 2022 (DKD)"
@@ -30,9 +31,10 @@ class DKD(DistillLoss):
         tau: float = option(1.0, "temperature T", above=0)
         alpha: float = option(1.0, "factor of the target-class term", least=0)
         beta: float = option(0.5, "factor of the non-target-class term", least=0)
+        standardize: bool = option(False, STANDARDIZE)
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        logits = aligned_logits(inputs.student.logits, inputs.teacher.logits)
+        logits = class_logits(inputs, self.config.standardize)
         valid = inputs.valid.flatten(1)
         label = inputs.labels.flatten(1).where(valid, 0)[:, None]
         binary, others = [], []  # of the student, then of the teacher

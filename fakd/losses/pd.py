@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..functional.divergence import pixel_kl
-from ..functional.resize import aligned_logits
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs
+from ._taps import STANDARDIZE, class_logits
 from .base import DistillLoss, option
 
 
@@ -19,7 +19,9 @@ class PD(DistillLoss):
 
     with p and q the softmaxes over classes of the teacher's and student's logits over T. Eq. 1 of FAKD is
     printed with ``t_k`` in the teacher's normaliser; it is ``t_i``. Void pixels take part unless
-    ``mask_ignored``, as in all public code.
+    ``mask_ignored``, as in all public code. ``standardize`` first divides the centred logits of a pixel by
+    their deviation over the classes, so that the student need not match their scale (Sun et al. 2024,
+    LogitStd).
     """
 
     paper = "Hinton et al. 2015; FAKD Eq. 1"
@@ -28,8 +30,9 @@ class PD(DistillLoss):
     class Config(DistillLoss.Config):
         tau: float = option(1.0, "temperature T", above=0)
         mask_ignored: bool = option(False, "leave void pixels out")
+        standardize: bool = option(False, STANDARDIZE)
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        student, teacher = aligned_logits(inputs.student.logits, inputs.teacher.logits)
+        student, teacher = class_logits(inputs, self.config.standardize)
         valid = inputs.valid.flatten(1) if self.config.mask_ignored else None
         return pixel_kl(student, teacher, self.config.tau, valid)

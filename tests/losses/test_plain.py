@@ -1,11 +1,16 @@
 """PD and CWD as losses: their reductions, options and grids."""
 
+import itertools
+import math
+from dataclasses import replace
+
 import pytest
 import reference
 import torch
 from material import build_loss, draw_labels, loss_inputs, seg_output, seg_spec
 from reference import golden_inputs
 
+from fakd.functional.relation import standardized
 from fakd.structures import LossInputs, SegOutput, SegSpec
 
 LOOPS = {"PD": reference.pd, "CWD": reference.cwd}
@@ -57,3 +62,60 @@ def test_other_class_counts_are_refused(name):
     student, teacher = seg_output(seg_spec(5)), seg_output(seg_spec(6))
     with pytest.raises(ValueError, match="NUM_CLASSES"):
         build_loss(name, seg_spec(5), seg_spec(6))(loss_inputs(student, teacher, draw_labels()))
+
+
+# Standardised logits ------------------------------------------------------------------------------------
+
+
+def by_hand(logits):
+    """(N, K, h, w) with mean 0 and deviation 1 over the classes, one pixel at a time."""
+    result = torch.empty_like(logits)
+    for n, h, w in itertools.product(*(range(logits.shape[i]) for i in (0, 2, 3))):
+        z = logits[n, :, h, w]
+        mean = math.fsum(z) / len(z)
+        deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in z.tolist()) / len(z))
+        result[n, :, h, w] = z.new_tensor([(v - mean) / deviation for v in z.tolist()])
+    return result
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_standardised_logits(name):
+    inputs = golden_loss_inputs()
+    loss = build_loss(name, SPEC, SPEC, TAU=2.0, STANDARDIZE=True)
+    student, teacher = (by_hand(x.logits.detach()) for x in (inputs.student, inputs.teacher))
+    assert loss(inputs).item() == pytest.approx(LOOPS[name](student, teacher, 2.0), abs=1e-10)
+
+
+def test_dkd_of_standardised_logits_is_that_of_logits_standardised_before():
+    inputs = golden_loss_inputs()
+    student, teacher = (
+        replace(x, logits=by_hand(x.logits.detach())) for x in (inputs.student, inputs.teacher)
+    )
+    before = build_loss("DKD", SPEC, SPEC)(replace(inputs, student=student, teacher=teacher))
+    assert build_loss("DKD", SPEC, SPEC, STANDARDIZE=True)(inputs).item() == pytest.approx(before.item())
+
+
+@pytest.mark.parametrize("name", [*LOOPS, "DKD"])
+def test_scale_and_shift_of_the_logits_do_not_count_if_they_are_standardised(name):
+    inputs = golden_loss_inputs()
+    loss = build_loss(name, SPEC, SPEC, STANDARDIZE=True)
+    moved = replace(inputs, student=replace(inputs.student, logits=7 * inputs.student.logits - 3))
+    assert loss(moved).item() == pytest.approx(loss(inputs).item(), abs=1e-12)
+
+
+def test_equal_logits_are_standardised_to_zero_without_gradient():
+    logits = torch.full((1, 5, 3), 12.3, requires_grad=True)
+    value = standardized(logits)
+    value.sum().backward()
+    assert not value.any() and not logits.grad.any()
+
+
+def test_the_gradient_through_the_standardisation():
+    logits = golden_inputs().student.flatten(2).requires_grad_()
+    weight = torch.randn_like(logits)
+    assert torch.autograd.gradcheck(lambda x: (standardized(x) * weight).sum(), logits)
+
+
+def test_standardised_logits_without_logits_are_refused():
+    with pytest.raises(ValueError, match=r"KD\.CWD\.STANDARDIZE.*SOURCE"):
+        build_loss("CWD", SPEC, SPEC, SOURCE="feature", STANDARDIZE=True)
