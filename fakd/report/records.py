@@ -286,10 +286,7 @@ def _read_run(
         results = [read_json(file)]
     content = results[-1]
     if isinstance(content, dict):
-        named: dict[str, Any] = {}
-        if not events and folder.name.removeprefix("seed").isdigit():
-            named = {"method": folder.parent.name, "seed": int(folder.name.removeprefix("seed"))}
-        content = named | content | _place(events)
+        content = _place_of(folder) | content | _place(events)
     run = parse(FinishedRun, content, "result.json")
     config_file, teacher = folder / "config.yaml", ""
     config: dict[str, Any] = {}
@@ -307,6 +304,15 @@ def _read_run(
     }
     run = run.model_copy(update=update)
     return run.model_copy(update={"digest": _digest(config, run)})
+
+
+def _place_of(folder: Path) -> dict[str, Any]:
+    """What the folders say of a run: ``<method>/seed<k>``, beside ``teachers`` also the pair above these."""
+    if not (seed := folder.name.removeprefix("seed")).isdigit():
+        return {}
+    place = {"method": folder.parent.name, "seed": int(seed)}
+    pair = folder.parents[1].name if (folder.parents[2] / "teachers").is_dir() else "runs"
+    return place if pair == "runs" else place | {"pair": pair}
 
 
 def _place(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
