@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fakd.config import NO_RECIPE, load_config
 from fakd.engine.cli import call_tool
-from fakd.report.model_summary import summarize, summary_table
+from fakd.engine.model_summary import summarize, summary_table
 from fakd.report.report import write_report
 
 

@@ -18,13 +18,13 @@ from fakd.config import NO_RECIPE, load_config
 from fakd.engine import load_trained
 from fakd.engine.cli import message_of
 from fakd.modeling.build import build_teacher
+from fakd.predict.panels import draw_panels
+from fakd.predict.samples import Samples, activation, enlarged, load_samples, predictions
+from fakd.predict.tiles import Tile, draw_tiles
 
 from .log_plots import covariances
-from .networks import Samples, activation, enlarged, load_samples, predictions
 from .page import LeftOut, Picture
-from .panels import draw_panels
 from .table import TEACHER, RunTable
-from .tiles import Tile, draw_tiles
 
 _MISSING = "missing from the pictures of predictions"
 _ROWS = 4  # images whose predictions are shown

@@ -15,7 +15,7 @@ from fakd.data.images import as_array, decode, open_image, read_image
 from fakd.deploy.quantize import CalibrationImages
 from fakd.evaluation import SegEvaluator
 from fakd.predict import read_picture
-from fakd.report.networks import load_samples
+from fakd.predict.samples import load_samples
 
 FLIPS = 200
 

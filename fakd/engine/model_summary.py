@@ -8,8 +8,9 @@ import torch
 from detectron2.config import CfgNode
 from tabulate import tabulate
 
-from fakd.engine.provenance import cost
 from fakd.modeling import Segmentor
+
+from .provenance import cost
 
 
 @dataclass(frozen=True)

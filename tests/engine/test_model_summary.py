@@ -1,7 +1,7 @@
 """The numbers a user compares two networks by."""
 
 from fakd.config import load_config
-from fakd.report.model_summary import summarize, summary_table
+from fakd.engine.model_summary import summarize, summary_table
 
 
 def config(name):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fakd.report.panels import draw_panels, error_map, image_miou, most_different
+from fakd.predict.panels import draw_panels, error_map, image_miou, most_different
 
 CLASSES, VOID = ["sky", "road"], 2
 COLOURS = np.array([[0, 0, 255], [255, 0, 0], [0, 0, 0]], np.uint8)
