@@ -19,8 +19,7 @@ EXAMPLES = """
 examples:
   a network alone            tools/train_net.py --config-file configs/toyscenes/student.yaml
   with a teacher, by CWD     tools/train_net.py --config-file configs/toyscenes/student.yaml --recipe cwd \\
-                                 KD.TEACHER.CONFIG_FILE configs/toyscenes/teacher.yaml \\
-                                 KD.TEACHER.WEIGHTS output/teacher/model_final.pth OUTPUT_DIR output/cwd
+                                 KD.TEACHER.RUN output/teacher OUTPUT_DIR output/cwd
   go on after a stop         the same command with --resume
   evaluate                   the same command with --eval-only [MODEL.WEIGHTS some.pth]
   a paper's experiment       tools/train_net.py --experiment FAKD/ade20k/pspnet_r18/fakd_paper
