@@ -153,7 +153,10 @@ def make_table(named: Sequence[tuple[str, FinishedRun]], baseline: str, label: s
 
 
 def _log(folder: Path | None) -> list[dict[str, Any]]:
-    return [] if folder is None else [x for x in read_lines(folder / "metrics.json") if isinstance(x, dict)]
+    try:
+        return [x for x in read_lines(folder / "metrics.json") if isinstance(x, dict)] if folder else []
+    except (OSError, ValueError):  # told already, by who read the curve
+        return []
 
 
 def _parts(runs: list[FinishedRun]) -> dict[str, list[FinishedRun]]:

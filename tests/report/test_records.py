@@ -1,7 +1,5 @@
 """Finished runs read from folders and from lines, and what is said of those that cannot be read."""
 
-import json
-
 import pytest
 from fake_runs import finished
 
@@ -50,38 +48,3 @@ def test_only_what_is_missing_is_added(runs, tmp_path):
     assert added == 1 and len(problems) == 1
     assert problems[0].startswith("runs/student/seed3: not finished (nothing logged)")
     assert len(read_runs([file, runs])[0]) == 6 and read_runs([file, runs])[1] == problems
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "told"),
-    [
-        ("result.json", '{"method": "c', "result.json: cannot be read as JSON"),
-        ("result.json", "[1]", "result.json: the content is [1], but must be"),
-        ("result.json", '{"dataset": 3, "metrics": {}}', "result.json: dataset is 3, but must be a text"),
-        ("config.yaml", "a: [", "config.yaml: no yaml"),
-        ("config.yaml", "[]", "config.yaml: no config of a run"),
-        ("confusion.json", '{"toyscenes_val": [[1], [2, 3]]}', "the matrix of toyscenes_val is not square"),
-        ("confusion.json", '{"toyscenes_val": [[1.5]]}', "by_set.toyscenes_val[0][0] is 1.5, but must be"),
-        ("metrics.json", "[1]\n", "its curve is left out, because metrics.json cannot be read"),
-    ],
-)
-def test_a_broken_file_is_one_line_with_its_name(runs, name, content, told):
-    (runs / "cwd" / "seed1" / name).write_text(content)
-    problems = read_runs([runs])[1]
-    assert len(problems) == 1 and "\n" not in problems[0]
-    assert "runs/cwd/seed1: " in problems[0] and told in problems[0]
-
-
-def test_broken_lines_are_named_by_their_number(runs, tmp_path):
-    file = tmp_path / "a.jsonl"
-    write_lines([runs / "student", runs / "cwd"], file)
-    lines = file.read_text().splitlines()
-    lines[0] = lines[0][:50]
-    wrong = json.loads(lines[2])
-    wrong["metrics_by_dataset"]["toyscenes_val"]["mIoU"] = "high"
-    lines[2] = json.dumps(wrong)
-    file.write_text("\n".join(lines))
-    found, problems = read_runs([file])
-    assert len(found) == 0 and len(problems) == 4
-    assert "a.jsonl, line 1: no JSON" in problems[0] and "no line before it has the config" in problems[1]
-    assert "metrics_by_dataset.toyscenes_val.mIoU is 'high', but must be a number" in problems[2]
