@@ -45,6 +45,22 @@ def standardized(logits: Tensor) -> Tensor:
     return logits.shape[1] ** 0.5 * unit_vectors(centred, 1, short=1e-4)  # sigma = |z - mean| / sqrt(K)
 
 
+def standardized_channels(feature: Tensor, valid: Tensor) -> Tensor:
+    """Channels with mean zero and deviation one over the valid pixels of an image; zero at the others.
+
+    A channel that is constant, up to rounding, becomes zero, without gradient.
+
+    Args:
+        feature: (N, A, h, w).
+        valid: (N, h, w) bool.
+    """
+    weight = valid.flatten(1)[:, None].to(feature.dtype)  # (N, 1, M)
+    count = weight.sum(2, keepdim=True)  # (N, 1, 1)
+    x = feature.flatten(2)  # (N, A, M)
+    centred = (x - (x * weight).sum(2, keepdim=True) / count.clamp(min=1)) * weight  # (N, A, M)
+    return (count.sqrt() * unit_vectors(centred, 2, short=1e-4)).view_as(feature)
+
+
 def mean_square(feature: Tensor) -> Tensor:
     """(N, 1, h, w) mean over channels of the squares of (N, A, h, w)."""
     return feature.square().mean(1, keepdim=True)

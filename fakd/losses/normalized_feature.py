@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..functional.relation import standardized_channels
 from ..functional.resize import resize_like
 from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
@@ -14,19 +16,26 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class NormalizedFeature(DistillLoss):
-    """Squared distance of unit-length features at every pixel.
+    """Squared distance of the normalised features.
 
-        1 / (N M) sum_i || P s_i / |P s_i| - t_i / |t_i| ||^2
+        pixel      1 / (N M) sum_i || P s_i / |P s_i| - t_i / |t_i| ||^2
+        channel    1 / (N A M) sum_i sum_a (z(P s)_ia - z(t)_ia)^2,    z(f)_ia = (f_ia - mean_a) / sigma_a
 
-    with s and t the features in front of the classifiers, norms over channels, and P a 1x1 convolution where
-    channels differ. It lies in [0, 4] and equals 2 - 2 cos. Void pixels take part unless ``mask_ignored``. A
-    re-implementation of plain feature distillation, which needs a long training to show what it can do.
+    with s and t the features in front of the classifiers, P a 1x1 convolution where channels differ, and in
+    ``norm: channel`` (NFD, Liu et al. 2022; PKD, Cao et al. 2022) mean and deviation of every channel over
+    the pixels of an image. Either lies in [0, 4]: ``pixel`` is 2 - 2 cos of the two features of a pixel, and
+    compares which channels are strong there; ``channel`` is 2 - 2 rho with Pearson's correlation of the two
+    maps of a channel, and compares where in the image the channel is strong, whatever its mean and scale, so
+    that a few large channels do not dominate. PKD takes mean and deviation over the batch. Void pixels take
+    part unless ``mask_ignored``. A re-implementation of plain feature distillation, which needs a long
+    training to show what it can do.
     """
 
-    paper = "feature distillation, FitNets (Romero et al. 2015) on unit vectors"
+    paper = "feature distillation, FitNets (Romero et al. 2015) on normalised features (NFD, PKD: 2022)"
 
     @dataclass
     class Config(DistillLoss.Config):
+        norm: str = option("pixel", "what is normalised: pixel or channel", choices=("pixel", "channel"))
         mask_ignored: bool = option(False, "leave void pixels out")
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
@@ -36,7 +45,12 @@ class NormalizedFeature(DistillLoss):
     def forward(self, inputs: LossInputs) -> Tensor:
         feature = self.adapter(inputs.student.feature)
         target = resize_like(inputs.teacher.feature, feature)
-        error = (F.normalize(feature, dim=1) - F.normalize(target, dim=1)).square().sum(1)
+        if self.config.norm == "pixel":
+            error = (F.normalize(feature, dim=1) - F.normalize(target, dim=1)).square().sum(1)  # (N, h, w)
+        else:
+            counted = inputs.valid if self.config.mask_ignored else torch.ones_like(inputs.valid)
+            student, teacher = (standardized_channels(x, counted) for x in (feature, target))
+            error = (student - teacher).square().mean(1)  # (N, h, w)
         if not self.config.mask_ignored:
             return error.mean()
         return (error * inputs.valid).sum() / inputs.valid.sum().clamp(min=1)
