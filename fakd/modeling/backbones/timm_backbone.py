@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import timm
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # Width of the first of the three 3x3 convolutions that replace the 7x7 one, by the name of the variant.
 DEEP_STEMS = {"c": 32, "s": 64}
+# Arguments by which timm's transformers take images of other sizes than the one they were made for.
+_ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False}
 _FINEST = 4  # stride; finer maps are of no use to a decode head
 
 
@@ -58,6 +60,7 @@ class TimmBackbone(Backbone):
         options: Sequence[Any] = (),
     ) -> None:
         super().__init__()
+        self.name = name
         if dilation_style not in ("mmseg", "timm"):
             raise ValueError(
                 f"MODEL.BACKBONE.DILATION_STYLE is '{dilation_style}'; choose 'mmseg' or 'timm'."
@@ -104,9 +107,30 @@ class TimmBackbone(Backbone):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Maps by name; ``images`` (N, 3, H, W), normalised."""
-        maps = self.net(images)
+        try:
+            maps = self.net(images)
+        except (AssertionError, RuntimeError) as error:
+            if refusal := self._size_refusal(images.shape[-2:], error):
+                raise ValueError(refusal) from error
+            raise
         maps = [maps[i].permute(0, 3, 1, 2) if self._channels_last else maps[i] for i in self._taken]
         return dict(zip(self._out_features, maps, strict=True))
+
+    def _size_refusal(self, size: Sequence[int], error: Exception) -> str:
+        """What to tell if the size of the images is at fault; "" if it is not."""
+        known = self.net.pretrained_cfg
+        height, width = known["input_size"][1:]
+        fixed = known.get("fixed_input_size", False)
+        # timm asserts sizes; where it does not, a network of one size fails at some shape deep within.
+        if not (isinstance(error, AssertionError) or (fixed and tuple(size) != (height, width))):
+            return ""
+        said = f" ({error})" if isinstance(error, AssertionError) and str(error) else ""
+        return (
+            f"MODEL.BACKBONE.TIMM_NAME: {self.name} does not take images of {size[0]}x{size[1]}{said}. It "
+            f"was made for {height}x{width}: set INPUT.CROP.SIZE and TEST.WINDOW to ({height}, {width}), "
+            "with a TEST.STRIDE; or MODEL.BACKBONE.TIMM_OPTIONS to ('img_size', (height, width)) if it has "
+            "that argument; or choose a network of any size (docs/models.md)."
+        )
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return dict(self._shapes)
@@ -131,20 +155,37 @@ def _create(name: str, output_stride: int, kwargs: dict[str, Any], pretrained: s
         return timm.create_model(name, **kwargs, **more)
 
     if output_stride == 32:
-        return create()
+        return _with_any_size(name, kwargs, create)
+    reason = ""
     try:
-        return create(output_stride=output_stride)
+        net = create(output_stride=output_stride)
     except (AssertionError, NotImplementedError, TypeError) as error:
-        net = create()  # an error with another cause is raised again here
+        reason = f" ({error or type(error).__name__})"
+        net = _with_any_size(name, kwargs, create)  # an error with another cause is raised again here
+    strides = net.feature_info.reduction()  # type: ignore
+    if strides[-1] != output_stride:
         logger.warning(
-            "timm cannot dilate %s to MODEL.BACKBONE.OUTPUT_STRIDE %d (%s): it keeps its own strides, %s. "
-            "OUTPUT_STRIDE 32 asks for that.",
+            "timm cannot dilate %s to MODEL.BACKBONE.OUTPUT_STRIDE %d%s: IT KEEPS ITS OWN STRIDES, %s. "
+            "OUTPUT_STRIDE 32 asks for that; docs/models.md lists the networks that can be dilated.",
             name,
             output_stride,
-            error or type(error).__name__,
-            net.feature_info.reduction(),  # type: ignore
+            reason,
+            strides,
         )
-        return net
+    return net
+
+
+def _with_any_size(name: str, kwargs: Mapping[str, Any], create: Callable[..., nn.Module]) -> nn.Module:
+    """The network; one that was made for images of one size is told to take any, where it can be told so."""
+    known = timm.get_pretrained_cfg(name)
+    if known and known.fixed_input_size and not {"img_size", *_ANY_SIZE} & set(kwargs):
+        for option, value in _ANY_SIZE.items():
+            try:
+                return create(**{option: value})
+            except TypeError as error:
+                if option not in str(error):
+                    raise
+    return create()
 
 
 def _resnet_kwargs(stem: str, width: float) -> dict[str, Any]:
