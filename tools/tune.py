@@ -42,6 +42,7 @@ def parse() -> argparse.Namespace:
 
 
 def sweep(given: argparse.Namespace) -> int:
+    from fakd.report.report import write_report  # now, because the code may have changed when the sweep ends
     from fakd.sweep.spec import read_spec
 
     output = given.output or Path("output/sweeps", Path(given.spec).stem)
@@ -55,8 +56,6 @@ def sweep(given: argparse.Namespace) -> int:
 
         names = ("resume", "address", "storage", "dashboard", "cpus", "gpus")
         code = run_sweep(spec, Options(output, **{name: getattr(given, name) for name in names}))
-    from fakd.report.report import write_report
-
     command = shlex.join(["python", *sys.argv])
     with contextlib.suppress(FileNotFoundError):  # interrupted before any run was finished
         print(f"Report: {write_report([output], output, command=command)}")

@@ -92,8 +92,8 @@ class Progress:
             total = sum(typical if s["left"] is None else s["left"] for s in open_ends) / running
         done = sum(s["state"] == "done" for s in states)
         table = tabulate(rows, ["trial", "state", "iteration", "mIoU", "time left"], floatfmt=".2f")
-        left = _duration(total) or "unknown"
-        return f"{table}\n{done} of {len(states)} done, {running} running; time left {left}"
+        left = f"; time left {_duration(total) or 'unknown'}" if running else ""
+        return f"{table}\n{done} of {len(states)} done, {running} running{left}"
 
 
 def _state(file: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Sweeps with Ray: the same results as runs by hand, whatever happens in between."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -231,3 +232,49 @@ def test_two_nodes_share_a_packed_sweep(tmp_path, monkeypatch):
         "packed"
     ]
     assert packed == 2
+
+
+SLOW_SAVING = """
+import time
+from pathlib import Path
+from fakd.checkpoint import Checkpointer
+
+save = Checkpointer.save_model
+
+def slowly(self, *arguments, **options):
+    Path(__file__).with_name("saving").touch()
+    time.sleep(5)
+    save(self, *arguments, **options)
+
+Checkpointer.save_model = slowly
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_teacher_ends_ends_the_sweep(tmp_path, number):
+    """It comes while the teacher writes its last checkpoint: no later stage begins."""
+    (tmp_path / "slow.py").write_text(SLOW_SAVING)
+    given = content(methods=["cwd"])
+    given["opts"] |= {"PLUGINS": ["tiny_plugin", str(tmp_path / "slow.py")], "TEST.EVAL_PERIOD": 0}
+    process = start(tmp_path, given, tmp_path / "output", "--cpus", "1")
+    wait_for((tmp_path / "saving").exists, process)
+    process.send_signal(number)
+    told = process.communicate(timeout=300)[0]
+    assert process.returncode == 128 + number and "with --resume continues it" in told, told
+    assert not (tmp_path / "output" / "runs").exists()
+
+
+def test_a_disk_without_room_for_the_drivers_line_fails_the_trial(tmp_path, monkeypatch, capsys):
+    """The trial's process dies, and nobody can write down that it did."""
+    write = os.write
+
+    def full(descriptor, text):
+        if b'"failed"' in text:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, text)
+
+    monkeypatch.setattr(os, "write", full)
+    given = content(methods=[trouble(tmp_path, "Dies", marker=str(tmp_path / "marker")), "cwd"], retries=0)
+    assert run_sweep(parse_spec(given), Options(tmp_path / "output", cpus=2)) == 1
+    told = "".join(capsys.readouterr())
+    assert "failed: dies seed 0: " in told and "2 of 3 trials are done, 1 failed" in told
