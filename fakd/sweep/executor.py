@@ -242,12 +242,14 @@ class Executor(ABC):
         failed = [trial for trial in self.trials if self.ended_as(trial, "failed")]
         for trial in failed:
             print(f"failed: {trial}: {self.ended_as(trial, 'failed')['error']}", file=sys.stderr)  # type: ignore
-        done = sum(self.is_done(trial) for trial in self.trials)
-        count = f"{done} of {len(self.trials)} trials are done"
-        if self._signal or done + len(failed) < len(self.trials):
+        done = sum(trial.finished for trial in self.trials)
+        stopped = sum(self.is_done(trial) for trial in self.trials) - done
+        early = f", {stopped} stopped early" if stopped else ""
+        count = f"{done} of {len(self.trials)} trials are done{early}, {len(failed)} failed"
+        if self._signal or done + stopped + len(failed) < len(self.trials):
             print(f"The sweep was interrupted; {count}. {self.how_to_resume}")
             return 128 + (self._signal or signal.SIGINT)
-        print(f"The sweep is finished: {count}, {len(failed)} failed.")
+        print(f"The sweep is finished: {count}.")
         return 1 if failed else 0
 
     how_to_resume = "The same command with --resume continues it."
