@@ -118,7 +118,7 @@ class TimmBackbone(Backbone):
 
     def _size_refusal(self, size: Sequence[int], error: Exception) -> str:
         """What to tell if the size of the images is at fault; "" if it is not."""
-        known = self.net.pretrained_cfg
+        known: Mapping[str, Any] = self.net.pretrained_cfg  # type: ignore[assignment]
         height, width = known["input_size"][1:]
         fixed = known.get("fixed_input_size", False)
         # timm asserts sizes; where it does not, a network of one size fails at some shape deep within.
