@@ -149,6 +149,19 @@ def deciding_values(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if not key.startswith(without)}
 
 
+def changed_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of :func:`deciding_values` that are no defaults: a new key leaves them as they are."""
+    defaults = _defaults(tuple(name for name, _ in DISTILL_LOSS_REGISTRY))
+    # Others may be of a loss whose plugin is not loaded now.
+    used = tuple(f"KD.{name}." for name in config["KD"]["LOSSES"])
+    return {
+        key: value
+        for key, value in deciding_values(config).items()
+        if value != defaults.get(key, ...)
+        and (key in defaults or key.startswith(used) or not key.startswith("KD."))
+    }
+
+
 @functools.cache
 def _defaults(losses: tuple[str, ...]) -> dict[str, Any]:
     """Flat, with the keys of these losses, those of plugins among them."""

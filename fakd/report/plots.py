@@ -1,6 +1,7 @@
 """The pictures of a report, as PNG bytes on white."""
 
 import io
+import itertools
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,11 +37,11 @@ def styles(table: RunTable) -> dict[str, dict[str, Any]]:
     for name in table.names:
         variants.setdefault(_method(name), []).append(name)
     found = {}
+    greys = {TEACHER: (0.1, 0.1, 0.1), STUDENT: (0.55, 0.55, 0.55)}
     for method, names in variants.items():
         place = _METHODS.index(method) if method in _METHODS else zlib.crc32(method.encode()) % 32
-        colour = {TEACHER: (0.1, 0.1, 0.1), STUDENT: (0.55, 0.55, 0.55)}.get(
-            method, _COLOURS[place % len(_COLOURS)]
-        )
+        place = 0 if method in greys else place
+        colour = greys.get(method, _COLOURS[place % len(_COLOURS)])
         for i, name in enumerate(names):
             line, marker = _STROKES[(place // len(_COLOURS) + i) % len(_STROKES)]
             pale = 0.65 * i / len(names)
@@ -206,36 +207,20 @@ def label_points(axes: Axes, points: Mapping[str, tuple[float, float]], limit: i
         points: (x, y) by name, those to be named first in front.
         limit: names at most.
     """
-    size = 7.5
+    size, point = 7.5, axes.figure.dpi / 72
+    (x0, y0), (x1, y1) = axes.transAxes.transform([(0, 0), (1, 1)])
     places = {name: axes.transData.transform(xy) for name, xy in points.items()}
-    point = axes.figure.dpi / 72
     taken = [(x - 3 * point, y - 3 * point, x + 3 * point, y + 3 * point) for x, y in places.values()]
     for name, (x, y) in list(places.items())[:limit]:
         width, height = 0.56 * size * len(short(name)) * point, 1.1 * size * point
-        for right, up in (
-            (1, 0),
-            (-1, 0),
-            (1, 1),
-            (-1, 1),
-            (1, -1),
-            (-1, -1),
-            (1, 2),
-            (-1, 2),
-            (1, -2),
-            (-1, -2),
-        ):
-            left = x + 5 * point if right > 0 else x - 5 * point - width
+        for up, left in itertools.product((0, 1, -1, 2, -2), (x + 5 * point, x - 5 * point - width)):
             box = (left, y + (up - 0.5) * height, left + width, y + (up + 0.5) * height)
-            (x0, y0), (x1, y1) = axes.transAxes.transform([(0, 0), (1, 1)])
             inside = box[0] >= x0 and box[1] >= y0 and box[2] <= x1 and box[3] <= y1
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                axes.annotate(
-                    short(name),
-                    tuple(axes.transData.inverted().transform((left, y + up * height))),
-                    va="center",
-                    fontsize=size,
-                ).set_in_layout(False)  # a long name may not squeeze the axes
+                place = tuple(axes.transData.inverted().transform((left, y + up * height)))
+                text = axes.annotate(short(name), place, va="center", fontsize=size)
+                text.set_in_layout(False)  # a long name may not squeeze the axes
                 break
 
 

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Strict, model_validator
 
 from fakd.engine.cli import message_of
-from fakd.engine.run_folder import RunFolder, deciding_values
+from fakd.engine.run_folder import RunFolder, changed_values
 from fakd.files import atomic_write, read_lines
 from fakd.sweep.events import FOLDER as EVENTS
 from fakd.validation import parse, read_json
@@ -218,17 +218,18 @@ def write_lines(paths: Sequence[str | Path], file: str | Path) -> tuple[int, lis
     """
     file = Path(file)
     runs, problems = read_runs(paths)
-    old = list(read_kept(file, problems)) if file.exists() else []
-    known, configs = {run.place for run in old}, {run.digest for run in old}
-    lines = [file.read_text("utf-8")] if old else []
+    known = {run.place for run in read_kept(file, problems)} if file.exists() else set()
+    configs = {line["digest"] for line in read_lines(file) if "config" in line}
+    lines = []
     for run in runs:
         if run.place not in known and run.digest:
             lines.append(run.line(run.digest not in configs) + "\n")
             configs.add(run.digest)
     file.parent.mkdir(parents=True, exist_ok=True)
+    old = [line + "\n" for line in file.read_text("utf-8").splitlines()] if file.exists() else []
     with atomic_write(file, "w") as stream:
-        stream.write("".join(lines))
-    return len(lines) - bool(old), problems
+        stream.write("".join([*old, *lines]))
+    return len(lines), problems
 
 
 def _read_folder(path: Path, problems: list[str]) -> Iterator[FinishedRun]:
@@ -385,7 +386,7 @@ def _digest(config: Mapping[str, Any], run: FinishedRun | None = None) -> str:
     """Of what decides about a run's weights, but the seed; "" without a config."""
     if not config:
         return ""
-    decides: dict[str, Any] = {k: v for k, v in deciding_values(config).items() if k != "SEED"}
+    decides = {key: value for key, value in changed_values(config).items() if key != "SEED"}
     if run is not None and len(run.schedule) > 1:
         decides["schedule"] = run.schedule
     if run is not None and run.max_seconds is not None:

@@ -3,6 +3,7 @@
 import pytest
 from fake_runs import finished
 
+from fakd.engine import run_folder
 from fakd.report.records import read_runs, write_lines
 
 
@@ -48,3 +49,18 @@ def test_only_what_is_missing_is_added(runs, tmp_path):
     assert added == 1 and len(problems) == 1
     assert problems[0].startswith("runs/student/seed3: not finished (nothing logged)")
     assert len(read_runs([file, runs])[0]) == 6 and read_runs([file, runs])[1] == problems
+
+
+def test_a_damaged_file_of_lines_loses_nothing_when_lines_are_added(runs, tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"torn')
+    added, problems = write_lines([runs], file)
+    assert added == 5 and file.read_text().startswith('{"torn\n') and "line 1: no JSON" in problems[0]
+    assert len(read_runs([file])[0]) == 5
+
+
+def test_a_run_stays_the_same_when_a_key_is_added_to_the_config(runs, tmp_path, monkeypatch):
+    write_lines([runs], tmp_path / "a.jsonl")
+    known = run_folder._defaults
+    monkeypatch.setattr(run_folder, "_defaults", lambda losses: known(losses) | {"SOLVER.NEW": 3})
+    assert write_lines([runs], tmp_path / "a.jsonl") == (0, [])
