@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from fakd.data.datasets.toyscenes import CLASSES, VOID, draw_scene
+from fakd.files import atomic_write
 from fakd.losses.base import DistillLoss, option
 from fakd.registry import DISTILL_LOSS_REGISTRY
 
@@ -24,7 +25,8 @@ def load(name):
         files = [os.path.join(folder, f"{seed}{kind}.png") for kind in ("", "_label")]
         if not os.path.exists(files[1]):
             for array, file in zip(draw_scene(seed), files, strict=True):
-                Image.fromarray(array).save(file)
+                with atomic_write(file) as stream:  # another process may draw them too
+                    Image.fromarray(array).save(stream, "png")
         with Image.open(files[0]) as image:
             width, height = image.size
         sizes = {"height": height, "width": width, "image_id": str(seed)}
