@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from fakd.engine.provenance import cpu_name
 
 from .harness import Cost, Floor, Loss, Step, check, forward_backward, loss_and_gradients, measure, settle
 
@@ -122,11 +121,8 @@ class Report:
 
 def machine() -> str:
     """The processor and PyTorch."""
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, PyTorch {torch.__version__}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{cpu_name()}, {capability}, PyTorch {torch.__version__}"
 
 
 def main(fill: Callable[[Report], None], arguments: Sequence[str] | None = None) -> int:

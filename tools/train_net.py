@@ -6,7 +6,7 @@ import contextlib
 import sys
 
 from fakd.config import find_experiment, load_config
-from fakd.engine import run
+from fakd.engine import evaluate, run
 from fakd.engine.cli import call_tool, launch_ranks
 
 # isort: split
@@ -24,10 +24,10 @@ examples:
   evaluate                   the same command with --eval-only [MODEL.WEIGHTS some.pth]
   a paper's experiment       tools/train_net.py --experiment FAKD/ade20k/pspnet_r18/fakd_paper
 
-KEY VALUE pairs come last. OUTPUT_DIR, SEED, SOLVER.MAX_ITER, SOLVER.AMP.ENABLED True and MODEL.DEVICE cpu are
-the ones used most; fakd/config/defaults.py explains all. Exit codes: 0 done, 1 an error that the message
-explains, 143 or 130 stopped by SIGTERM or Ctrl-C with everything saved. FAKD_TRACEBACK=1 shows where an error
-arose.
+KEY VALUE pairs and flags come in any order. OUTPUT_DIR, SEED, SOLVER.MAX_ITER, SOLVER.AMP.ENABLED True and
+MODEL.DEVICE cpu are the ones used most; fakd/config/defaults.py explains all. Exit codes: 0 done, 1 an error
+that the message explains, 143 or 130 stopped by SIGTERM or Ctrl-C with everything saved. FAKD_TRACEBACK=1
+shows where an error arose.
 """
 
 
@@ -39,7 +39,10 @@ def main(args: argparse.Namespace) -> None:
     cfg.freeze()
     watched = sys.stdout.isatty() and comm.is_main_process() and not args.eval_only
     with tqdm(total=cfg.SOLVER.MAX_ITER, unit="it") if watched else contextlib.nullcontext() as bar:
-        run(cfg, args.resume, args.eval_only, config_file=args.config_file, bar=bar)
+        if args.eval_only:
+            evaluate(cfg)
+        else:
+            run(cfg, args.resume, config_file=args.config_file, bar=bar)
 
 
 def parse() -> argparse.Namespace:
@@ -51,7 +54,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--recipe", metavar="NAME", help=recipe)
     experiment = "of a paper, in place of --config-file and --recipe: PROJECT/DATASET/STUDENT/RECIPE"
     parser.add_argument("--experiment", "--cell", metavar="NAME", help=experiment)
-    return parser.parse_args()
+    # detectron2's takes everything after the first KEY for keys and values; here flags may follow them.
+    (opts,) = (action for action in parser._actions if action.dest == "opts")
+    opts.nargs, opts.default = "*", []
+    return parser.parse_intermixed_args()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 
 from fakd.config import NO_RECIPE, load_config
-from fakd.engine.main import load_trained
+from fakd.engine.evaluate import load_trained
 from fakd.modeling import Segmentor
 
 

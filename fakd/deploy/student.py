@@ -10,8 +10,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from torch import nn
 
-from fakd.engine.result import metrics_by_set
-from fakd.engine.trainer import Trainer
+from fakd.engine.evaluate import measure
 
 from .export import OPSET, Comparison, compare, export, shapes
 from .exported import FixedSize, load_exported, open_session, session_run
@@ -103,5 +102,4 @@ def measure_miou(cfg: CfgNode, network: nn.Module) -> dict[str, float]:
     """mIoU in percent of a network under detectron2's contract, by test set."""
     if not cfg.DATASETS.TEST:
         return {}
-    results = metrics_by_set(cfg, Trainer.test(cfg, network))
-    return {name: metrics["mIoU"] for name, metrics in results.items()}
+    return {name: metrics["mIoU"] for name, metrics in measure(cfg, network).by_set.items()}

@@ -1,6 +1,7 @@
 """Training and evaluation: the trainer, its step and hooks, and ``run``."""
 
-from .main import evaluate_weights, load_trained, run
+from .evaluate import evaluate, evaluate_weights, load_trained, measure
+from .main import run
 from .shared_teacher import SharedTeacherRun, run_side_by_side, sharing_key
 from .step import StepTrainer
 from .trainer import Trainer
@@ -9,8 +10,10 @@ __all__ = [
     "SharedTeacherRun",
     "StepTrainer",
     "Trainer",
+    "evaluate",
     "evaluate_weights",
     "load_trained",
+    "measure",
     "run",
     "run_side_by_side",
     "sharing_key",

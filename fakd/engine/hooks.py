@@ -16,6 +16,7 @@ from torch import nn
 
 from fakd.checkpoint import Checkpointer
 
+from . import provenance
 from .signals import received_signal
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,24 @@ class RunClock(HookBase):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._earlier = state["wall_clock"]
         self._steps.extend(state["steps"])
+
+
+class PeakMemory(HookBase):
+    """Measures memory from before the first step to after the last evaluation.
+
+    Attributes:
+        peak_mb: see :func:`fakd.engine.provenance.peak_memory_mb`.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self.peak_mb: float | None = None
+
+    def before_train(self) -> None:
+        provenance.reset_peak_memory(self._device)
+
+    def after_train(self) -> None:
+        self.peak_mb = provenance.peak_memory_mb(self._device)
 
 
 class Budget(HookBase):

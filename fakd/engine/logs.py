@@ -10,6 +10,9 @@ from detectron2.utils.logger import setup_logger
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+# ``extra`` of a log record that is too long for the console.
+FILE_ONLY = {"file_only": True}
+
 _NAMES = ("detectron2", "fvcore", "fakd")
 
 
@@ -33,7 +36,7 @@ def run_logging(folder: str, quiet: bool = False, bar: tqdm | None = None) -> It
             each.addHandler(_BarHandler(logging.WARNING))
         for handler in each.handlers:
             if getattr(handler, "stream", None) is sys.stdout:
-                handler.addFilter(_without_traceback)
+                handler.addFilter(_for_console)
     try:
         with logging_redirect_tqdm(loggers) if bar is not None and not quiet else contextlib.nullcontext():
             yield
@@ -49,6 +52,6 @@ class _BarHandler(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
+def _for_console(record: logging.LogRecord) -> bool:
     # The trainer logs every exception on its way out; the console shows it once, in words, at the end.
-    return record.exc_info is None
+    return record.exc_info is None and not getattr(record, "file_only", False)

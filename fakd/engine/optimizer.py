@@ -1,15 +1,19 @@
-"""The optimizer of a config."""
+"""The optimizer and the learning rate of a config."""
 
 import re
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.solver import LRMultiplier, WarmupParamScheduler, build
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from fvcore.common.param_scheduler import ParamScheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 _HEAD = re.compile(r"(?:^|\.)(?:decode|auxiliary)_head\.")
 
 
-def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> Optimizer:
     """``SOLVER.OPTIMIZER`` over what asks for a gradient, the heads at ``HEAD_LR_FACTOR`` times the rate.
 
     Raises:
@@ -26,7 +30,7 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
         lr_factor_func=None if factor == 1 else lambda name: factor if _HEAD.search(name) else 1.0,
     )
     common = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY, "foreach": True}
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     if solver.OPTIMIZER == "SGD":
         optimizer = torch.optim.SGD(params, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **common)
     elif solver.OPTIMIZER == "AdamW":
@@ -34,3 +38,39 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
     else:
         raise ValueError(f"SOLVER.OPTIMIZER is '{solver.OPTIMIZER}'; choose SGD or AdamW.")
     return maybe_add_gradient_clipping(cfg, optimizer)
+
+
+class PolyScheduler(ParamScheduler):
+    """``floor + (1 - floor) * (1 - where) ** power``: the usual decay of segmentation, with a floor."""
+
+    def __init__(self, power: float, floor: float) -> None:
+        self._power, self._floor = power, floor
+
+    def __call__(self, where: float) -> float:
+        return self._floor + (1 - self._floor) * (1 - where) ** self._power
+
+
+def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
+    """MIN_LR + (BASE_LR - MIN_LR) (1 - t / MAX_ITER)^POLY_POWER; detectron2's if POLY_POWER is 0.
+
+    Raises:
+        ValueError: two schedules are named.
+    """
+    solver = cfg.SOLVER
+    if solver.POLY_POWER == 0:
+        return build.build_lr_scheduler(cfg, optimizer)
+    if solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR":  # detectron2's default
+        raise ValueError(
+            f"SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME} and SOLVER.POLY_POWER "
+            f"{solver.POLY_POWER} are two schedules. Set SOLVER.POLY_POWER 0.0 to use the former."
+        )
+    schedule: ParamScheduler = PolyScheduler(solver.POLY_POWER, solver.MIN_LR / solver.BASE_LR)
+    if solver.WARMUP_ITERS > 0:
+        schedule = WarmupParamScheduler(
+            schedule,
+            solver.WARMUP_FACTOR,
+            min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
+            solver.WARMUP_METHOD,
+            solver.RESCALE_INTERVAL,
+        )
+    return LRMultiplier(optimizer, schedule, solver.MAX_ITER)

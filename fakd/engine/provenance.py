@@ -1,14 +1,34 @@
-"""What a result must say of the circumstances it came about in."""
+"""Provenance stored with every result: code, versions, machine and cost."""
 
 import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import detectron2
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+
+def collect(network: nn.Module, size: tuple[int, int], device: str) -> dict[str, Any]:
+    """What a result says of the code, the machine, and the network's cost.
+
+    Args:
+        network: under detectron2's contract.
+        size: height and width of the image the cost is counted for.
+        device: the network's.
+    """
+    params, gflops = cost(network, size)
+    return {
+        "params": params,
+        "gflops": gflops,
+        "flops_size": list(size),
+        "commit": commit(),
+        "machine": machine(device),
+        "versions": versions(),
+    }
 
 
 def commit() -> str | None:
@@ -36,16 +56,15 @@ def machine(device: str) -> str:
     """The accelerator, or the processors, a run used."""
     if device != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    cpu = platform.processor() or platform.machine()
+    return f"{os.cpu_count()} x {cpu_name()}, CPU"
+
+
+def cpu_name() -> str:
+    """The model of the processors, as Linux knows it, or else their architecture."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    return f"{os.cpu_count()} x {cpu}, CPU"
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:

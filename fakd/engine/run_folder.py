@@ -10,11 +10,14 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+from torch import Tensor
 
 from fakd.config import load_config, load_teacher_config
-from fakd.files import atomic_write, exclusive_lock
+from fakd.files import atomic_write, exclusive_lock, remove_leftovers
 from fakd.modeling.detectron2_teacher import is_detectron2_config
 from fakd.registry import DISTILL_LOSS_REGISTRY
+
+from .metrics import Metrics
 
 # A killed process and its data workers need some seconds to die.
 _PATIENCE = 20.0
@@ -47,12 +50,16 @@ class RunFolder:
         self.confusion_file = self.path / "confusion.json"
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keeps other runs out of the folder, unless its run is finished; entered by all ranks together.
+    def claimed(self, cfg: CfgNode, resume: bool) -> Iterator[None]:
+        """Keeps the folder for this run and writes its config there; a finished one is left as it is.
+
+        All ranks enter it together.
 
         Raises:
+            ValueError, FileNotFoundError: see :meth:`check_usable`.
             TimeoutError, OSError: see :func:`fakd.files.exclusive_lock`; on every rank.
         """
+        self.check_usable(cfg, resume)
         with contextlib.ExitStack() as held:
             error = None
             if comm.is_main_process() and not self.result_file.exists():
@@ -63,6 +70,11 @@ class RunFolder:
             for each in comm.all_gather(error):
                 if each is not None:
                     raise each
+            self.check_usable(cfg, resume)  # again: another process may just have left the folder
+            comm.synchronize()  # the first rank is about to change what the others have just looked at
+            if comm.is_main_process() and not self.result_file.exists():
+                self.write_config(cfg)
+                remove_leftovers(self.path)
             yield
 
     def check_usable(self, cfg: CfgNode, resume: bool) -> None:
@@ -110,9 +122,7 @@ class RunFolder:
         teacher = cfg.KD.TEACHER.CONFIG_FILE
         if cfg.MODEL.META_ARCHITECTURE == "Distiller" and teacher and not is_detectron2_config(teacher):
             texts[self.path / "teacher.yaml"] = load_teacher_config(cfg).dump()
-        for path, text in texts.items():
-            with atomic_write(path, "w") as file:
-                file.write(text)
+        _write(texts)
 
     def config(self) -> dict[str, Any]:
         """The values of the run's config that its weights and metrics depend on, by dotted key.
@@ -121,21 +131,71 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: there is no config.yaml.
+            ValueError: it is damaged.
         """
-        return deciding_values(yaml.safe_load(self.config_file.read_text()))
-
-    def write_confusion(self, counts: Mapping[str, list[list[int]]]) -> None:
-        """Writes the final (K, K) counts of pixels by test set, row = label, column = prediction."""
-        with atomic_write(self.confusion_file, "w") as file:
-            json.dump(counts, file)
+        try:
+            content = yaml.safe_load(self.config_file.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"'{self.config_file}' is damaged: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"'{self.config_file}' is damaged: it holds no keys and values. Choose another OUTPUT_DIR."
+            )
+        return deciding_values(content)
 
     def result(self) -> dict[str, Any] | None:
-        """What a finished run wrote, else None."""
-        return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
+        """What a finished run wrote, else None.
 
-    def write_result(self, result: dict[str, Any]) -> None:
-        with atomic_write(self.result_file, "w") as file:
-            json.dump(result, file, indent=2)
+        Raises:
+            ValueError: the file is damaged.
+        """
+        if not self.result_file.exists():
+            return None
+        try:
+            return dict(json.loads(self.result_file.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"'{self.result_file}' is damaged ({error}). Delete it; --resume then evaluates again."
+            ) from error
+
+    def metrics(self) -> Metrics | None:
+        """What a finished run reached, else None.
+
+        Raises:
+            ValueError: see :meth:`result`.
+        """
+        result = self.result()
+        return None if result is None else Metrics.of_result(result)
+
+    def write_result(
+        self,
+        result: dict[str, Any],
+        mious: Mapping[str, float | None] | None = None,
+        confusion: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Writes all that is known of a run that is done, and last ``result.json``, which says so.
+
+        Args:
+            result: content of ``result.json``.
+            mious: in percent on the first test set, of weights by file name; a distillation reads them.
+            confusion: (K, K) counts of pixels by test set, row = label, column = prediction.
+        """
+        files = {
+            (self.path / name).with_suffix(".json"): json.dumps({"mIoU": miou, "dataset": result["dataset"]})
+            for name, miou in (mious or {}).items()
+            if miou is not None
+        }
+        if confusion:
+            counts = {name: each.tolist() for name, each in confusion.items()}
+            files[self.confusion_file] = json.dumps(counts)
+        files[self.result_file] = json.dumps(result, indent=2)
+        _write(files)
+
+
+def _write(files: Mapping[Path, str]) -> None:
+    for path, text in files.items():
+        with atomic_write(path, "w") as file:
+            file.write(text)
 
 
 def deciding_values(config: Mapping[str, Any]) -> dict[str, Any]:

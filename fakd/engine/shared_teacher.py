@@ -17,10 +17,10 @@ from fakd.data import build_train_loader
 from fakd.structures import SegOutput
 
 from .logs import run_logging
-from .main import build_trainer, finish_run
+from .result import finish_run
 from .run_folder import RunFolder
 from .signals import signals_deferred, stop_on_signals
-from .trainer import Trainer
+from .trainer import Trainer, build_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -94,15 +94,10 @@ def run_side_by_side(runs: Sequence[SharedTeacherRun]) -> None:
     parts = {sharing_key(run.cfg) for run in runs}
     if len(parts) != 1 or parts == {None}:
         raise ValueError("These runs cannot be packed: they differ in teacher, data, batch, seed or length.")
-    for run in runs:
-        run.folder.check_usable(run.cfg, run.resume)
-    with contextlib.ExitStack() as held:
-        held.enter_context(stop_on_signals())
+    with stop_on_signals(), contextlib.ExitStack() as held:
         for run in runs:
-            held.enter_context(run.folder.lock())
+            held.enter_context(run.folder.claimed(run.cfg, run.resume))
             held.enter_context(run_logging(run.cfg.OUTPUT_DIR, quiet=True))
-            # Again, as another process may just have left the folder.
-            run.folder.check_usable(run.cfg, run.resume)
         _SideBySide(runs).train()
 
 
@@ -112,9 +107,9 @@ class _SideBySide:
         self._batch = _OneBatch()
         self._members: list[tuple[SharedTeacherRun, Trainer]] = []
         for run in runs:
-            if run.folder.result() is None:
+            if run.folder.metrics() is None:
                 with _record_failure(run):
-                    trainer = build_trainer(run.cfg, run.folder, run.resume, None, run.extra_hooks)
+                    trainer = build_trainer(run.cfg, run.resume, None, run.extra_hooks)
                     self._teacher.serve(trainer.model)
                     self._members.append((run, trainer))
 
@@ -178,7 +173,7 @@ class SharedTeacher(nn.Module):
     def serve(self, distiller: nn.Module) -> None:
         """Takes the place of the teacher that ``distiller`` was built with."""
         if self._first is None:
-            self._first = distiller.teacher
+            self._first = distiller.get_submodule("teacher")
         distiller.teacher = self
 
     def forward(self, images: Tensor, batch: list[dict[str, Any]]) -> SegOutput:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from torch import Tensor
@@ -112,6 +113,15 @@ class StepTrainer(SimpleTrainer):
         self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
 
+def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
+    """What a config computes in beside float32; None: nothing else."""
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    if cfg.MODEL.DEVICE == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16
+
+
 class _Readout:
     """Brings loss values to the host without stopping the device."""
 
@@ -133,5 +143,7 @@ class _Readout:
 
 
 def _split(batch: list, parts: int) -> list[list]:
+    if len(batch) % parts:
+        raise ValueError(f"SOLVER.ACCUMULATE {parts} does not divide a batch of {len(batch)} images.")
     size = len(batch) // parts
     return [batch[i * size : (i + 1) * size] for i in range(parts)]

@@ -10,11 +10,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, default_writers, hooks
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
-from detectron2.solver import LRMultiplier, WarmupParamScheduler
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, verify_results
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage, EventWriter, TensorboardXWriter
-from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -23,38 +23,46 @@ from fakd.data import build_test_loader, build_train_loader
 from fakd.evaluation import PredictionImages, PredictionWriter, SegEvaluator, as_tested
 from fakd.modeling.build import share_batch_norm
 
-from .check import check_config
-from .hooks import BestCheckpointer, Budget, EvalHook, RunClock, SaveState, StepSeed, StopOnSignal, unwrapped
+from .hooks import (
+    BestCheckpointer,
+    Budget,
+    EvalHook,
+    PeakMemory,
+    RunClock,
+    SaveState,
+    StepSeed,
+    StopOnSignal,
+    unwrapped,
+)
 from .logging_hooks import CovarianceScalars, ModelScalars, ProgressBar, Writers
-from .optimizer import build_optimizer
+from .logs import FILE_ONLY
+from .metrics import Metrics
+from .optimizer import build_lr_scheduler, build_optimizer
 from .signals import signals_deferred
-from .step import StepTrainer
+from .step import StepTrainer, amp_dtype
+from .teacher_check import check_teacher
 
 logger = logging.getLogger(__name__)
 
 _WRITE_PERIOD = 20
 
 
-class PolyScheduler(ParamScheduler):
-    """``floor + (1 - floor) * (1 - where) ** power``: the usual decay of segmentation, with a floor."""
-
-    def __init__(self, power: float, floor: float) -> None:
-        self._power, self._floor = power, floor
-
-    def __call__(self, where: float) -> float:
-        return self._floor + (1 - self._floor) * (1 - where) ** self._power
-
-
 class Trainer(DefaultTrainer):
     """Trains any registered meta architecture so that a killed and resumed run ends like an undisturbed one.
 
     Attributes:
-        last_results: what the last evaluation gave, empty on other ranks than the first.
+        last_metrics: of the last evaluation.
         last_confusion: its (K, K) counts by test set, row = label, column = prediction.
+        memory: its peak, after the training.
         clock: wall-clock and time per iteration over all restarts.
         budget: how much of the iterations or seconds is spent.
         best: the best evaluation so far; None where nothing is evaluated or on other ranks than the first.
     """
+
+    build_train_loader = staticmethod(build_train_loader)
+    build_test_loader = staticmethod(build_test_loader)
+    build_optimizer = staticmethod(build_optimizer)
+    build_lr_scheduler = staticmethod(build_lr_scheduler)
 
     def __init__(
         self,
@@ -75,27 +83,15 @@ class Trainer(DefaultTrainer):
         """
         super(DefaultTrainer, self).__init__()  # DefaultTrainer's own would build other parts than below
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        check_config(cfg)
         model = self.build_model(cfg)
         if cfg.MODEL.SYNC_BN and comm.get_world_size() > 1 and cfg.MODEL.DEVICE != "cpu":
             share_batch_norm(model)
         _check_batch(cfg, getattr(model, "student", model))
-        optimizer = self.build_optimizer(cfg, model)
         state = getattr(model, "distillation_state", None)
         on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
-        model = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
-        self._trainer = StepTrainer(
-            model,
-            None,  # the loader waits for train(), where the first iteration is known
-            optimizer,
-            accumulate=cfg.SOLVER.ACCUMULATE,
-            amp_dtype=_amp_dtype(cfg),
-            gather_metric_period=_WRITE_PERIOD if comm.get_world_size() > 1 else 1,
-            dump_dir=cfg.OUTPUT_DIR,
-        )
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        wrapped = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
         self.checkpointer = Checkpointer(
-            model,
+            wrapped,
             cfg.OUTPUT_DIR,
             keep=cfg.SOLVER.CHECKPOINT_KEEP,
             allow_pickle=cfg.CHECKPOINT.ALLOW_PICKLE,
@@ -103,41 +99,66 @@ class Trainer(DefaultTrainer):
             **({} if state is None else {"distillation": state}),
         )
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
-        self.last_results: dict[str, Any] = {}
+        self.last_metrics = Metrics()
         self.last_confusion: dict[str, Tensor] = {}
-        self._bar = bar
-        self._extra_hooks, self._max_seconds = extra_hooks, max_seconds
-        self.register_hooks(self.build_hooks())
+        self.register_hooks(self.build_hooks(bar, extra_hooks, max_seconds))
+        optimizer = self.build_optimizer(cfg, model)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self._trainer = StepTrainer(
+            wrapped,
+            None,  # the loader waits for begin(), where the first iteration is known
+            optimizer,
+            accumulate=cfg.SOLVER.ACCUMULATE,
+            amp_dtype=amp_dtype(cfg),
+            gather_metric_period=_WRITE_PERIOD if comm.get_world_size() > 1 else 1,
+            dump_dir=cfg.OUTPUT_DIR,
+        )
 
-    def build_hooks(self) -> list[Any]:
-        """All hooks, in an order that matters: evaluate, note the best, log, save, stop."""
-        cfg = self.cfg
+    def build_hooks(
+        self, bar: tqdm | None = None, extra_hooks: Sequence[HookBase] = (), max_seconds: float = math.inf
+    ) -> list[HookBase]:
+        """All hooks, in an order that matters: evaluate, note the best, log, save, stop.
+
+        Args:
+            bar, extra_hooks, max_seconds: see the class.
+        """
+        cfg, is_main = self.cfg, comm.is_main_process()
+        test_sets, classes = cfg.DATASETS.TEST, self._class_names()
         self.clock = RunClock()
-        self.budget = Budget(self.clock, self._max_seconds)
+        self.budget = Budget(self.clock, max_seconds)
+        self.memory = PeakMemory(cfg.MODEL.DEVICE)
         self.best = None
-        result = [
+        if is_main and test_sets:
+            # The first set decides; detectron2 leaves its name out when there is only one.
+            metric = "sem_seg/mIoU" if len(test_sets) == 1 else f"{test_sets[0]}/sem_seg/mIoU"
+            self.best = BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer, metric)
+        writers = Writers(
+            lambda: self.build_writers(bar is None), f"{cfg.OUTPUT_DIR}/metrics.json", _WRITE_PERIOD
+        )
+        save = SaveState(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, writers.write)
+        on_all = [
             StepSeed(cfg.SEED),
             hooks.IterationTimer(),
             self.clock,
             self.budget,
             hooks.LRScheduler(),
             EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
+            self.memory,
         ]
-        writers = Writers(self.build_writers, f"{cfg.OUTPUT_DIR}/metrics.json", _WRITE_PERIOD)
-        save = SaveState(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, writers.write)
-        if comm.is_main_process():
-            if cfg.DATASETS.TEST:
-                metric = best_metric_name(cfg.DATASETS.TEST)
-                self.best = BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer, metric)
-                result.append(self.best)
-            result += [*self._logging_hooks(), writers, save, *self._extra_hooks]
-        return [*result, StopOnSignal(save.save)]
+        on_main = [
+            *([] if self.best is None else [self.best]),
+            ModelScalars(_WRITE_PERIOD),
+            CovarianceScalars(_WRITE_PERIOD, classes),
+            *([] if bar is None else [ProgressBar(bar)]),
+            writers,
+            save,
+            *extra_hooks,
+        ]
+        return [*on_all, *(on_main if is_main else []), StopOnSignal(save.save)]
 
-    def _logging_hooks(self) -> list[Any]:
-        bar = [ProgressBar(self._bar)] if self._bar is not None else []
+    def _class_names(self) -> Sequence[str]:
         known = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).get("stuff_classes")
-        classes = known or [str(i) for i in range(self.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
-        return [ModelScalars(_WRITE_PERIOD), CovarianceScalars(_WRITE_PERIOD, classes), *bar]
+        return known or [str(i) for i in range(self.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
 
     def _evaluate(self) -> dict[str, Any]:
         _share_buffers(unwrapped(self.model))
@@ -146,9 +167,10 @@ class Trainer(DefaultTrainer):
             DatasetEvaluators([counter, PredictionImages(name), *self._prediction_writers(self.cfg, name)])
             for name, counter in counters.items()
         ]
-        self.last_results = self.test(self.cfg, self.model, evaluators)
+        results = self._last_eval_results = self.test(self.cfg, self.model, evaluators)
+        self.last_metrics = Metrics.of_evaluators(self.cfg.DATASETS.TEST, results)
         self.last_confusion = {name: counter.confusion for name, counter in counters.items()}
-        return self.last_results
+        return results
 
     def train(self) -> None:
         """Trains from ``start_iter`` on, which ``resume_or_load`` sets, and evaluates.
@@ -166,6 +188,8 @@ class Trainer(DefaultTrainer):
             raise
         finally:
             self.end()
+        if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
+            verify_results(self.cfg, self._last_eval_results)
 
     @property
     def finished(self) -> bool:
@@ -202,19 +226,15 @@ class Trainer(DefaultTrainer):
         with self.storage:
             self.after_train()
 
-    def build_writers(self) -> list[EventWriter]:
-        """detectron2's. TensorBoard learns which steps a resume writes anew; a bar replaces the console."""
-        console, json_file, _ = default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+    def build_writers(self, console: bool = True) -> list[EventWriter]:
+        """detectron2's; TensorBoard learns which steps a resume writes anew.
+
+        Args:
+            console: also write there, where no bar is shown.
+        """
+        printer, json_file, _ = default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
         tensorboard = TensorboardXWriter(self.cfg.OUTPUT_DIR, purge_step=self.start_iter)
-        return [json_file, tensorboard] if self._bar is not None else [console, json_file, tensorboard]
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode, start_position: int = 0) -> Any:
-        return build_train_loader(cfg, start_position=start_position)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        return build_test_loader(cfg, dataset_name)
+        return [*([printer] if console else []), json_file, tensorboard]
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
@@ -232,36 +252,28 @@ class Trainer(DefaultTrainer):
         """Evaluates on DATASETS.TEST, whole or in windows, at scales and mirrored, as TEST says."""
         return super().test(cfg, as_tested(model, cfg), evaluators)
 
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        return build_optimizer(cfg, model)
 
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-        """MIN_LR + (BASE_LR - MIN_LR) (1 - t / MAX_ITER)^POLY_POWER; detectron2's if POLY_POWER is 0."""
-        solver = cfg.SOLVER
-        if solver.POLY_POWER == 0:
-            return super().build_lr_scheduler(cfg, optimizer)
-        if solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR":  # detectron2's default
-            raise ValueError(
-                f"SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME} and SOLVER.POLY_POWER "
-                f"{solver.POLY_POWER} are two schedules. Set SOLVER.POLY_POWER 0.0 to use the former."
-            )
-        schedule: ParamScheduler = PolyScheduler(solver.POLY_POWER, solver.MIN_LR / solver.BASE_LR)
-        if solver.WARMUP_ITERS > 0:
-            schedule = WarmupParamScheduler(
-                schedule,
-                solver.WARMUP_FACTOR,
-                min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
-                solver.WARMUP_METHOD,
-                solver.RESCALE_INTERVAL,
-            )
-        return LRMultiplier(optimizer, schedule, solver.MAX_ITER)
-
-
-def best_metric_name(test_sets: Sequence[str]) -> str:
-    """The logged name of the mIoU by which the best model is chosen: that of the first test set."""
-    return "sem_seg/mIoU" if len(test_sets) == 1 else f"{test_sets[0]}/sem_seg/mIoU"
+def build_trainer(
+    cfg: CfgNode,
+    resume: bool,
+    bar: tqdm | None = None,
+    extra_hooks: Sequence[HookBase] = (),
+    max_seconds: float = math.inf,
+) -> Trainer:
+    """The trainer of a run, at the iteration from which it trains; see :func:`fakd.engine.run`."""
+    logger.info(f"Environment:\n{collect_env_info()}\nConfig:\n{cfg.dump()}", extra=FILE_ONLY)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    trainer = Trainer(cfg, bar, extra_hooks, max_seconds)
+    trainer.resume_or_load(resume)
+    if resume and trainer.start_iter == 0:
+        logger.warning(
+            f"The run in '{cfg.OUTPUT_DIR}' had not saved a checkpoint yet: it starts from the beginning."
+        )
+    teacher = getattr(unwrapped(trainer.model), "teacher", None)
+    if teacher is not None and trainer.start_iter == 0:
+        check_teacher(teacher.network, cfg)
+    return trainer
 
 
 def _share_buffers(network: nn.Module) -> None:
@@ -274,14 +286,6 @@ def _share_buffers(network: nn.Module) -> None:
         for name, buffer in network.state_dict().items():
             if name not in weights:
                 torch.distributed.broadcast(buffer, src=0)
-
-
-def _amp_dtype(cfg: CfgNode) -> torch.dtype | None:
-    if not cfg.SOLVER.AMP.ENABLED:
-        return None
-    if cfg.MODEL.DEVICE == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float16
 
 
 def _check_batch(cfg: CfgNode, network: nn.Module) -> None:

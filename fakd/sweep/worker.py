@@ -55,7 +55,7 @@ class SweepReporter(HookBase):
         self._next = 0.0
 
     def before_train(self) -> None:
-        self._seen = self.trainer.last_results
+        self._seen = self.trainer.last_metrics
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -72,23 +72,17 @@ class SweepReporter(HookBase):
 
     def _write(self, iteration: int) -> dict[str, Any] | None:
         """The metrics of an evaluation that is new, once they are written down."""
-        results = self.trainer.last_results
-        if results is self._seen:
+        latest = self.trainer.last_metrics
+        if latest is self._seen:
             return None
-        self._seen = results
-        metrics = {**self._position(iteration), **_scores(results)}
+        self._seen = latest
+        metrics = {**self._position(iteration), **{key: float(latest.first[key]) for key in METRICS}}
         append(self._file, "evaluation", **metrics)
         return metrics
 
     def _position(self, iteration: int) -> dict[str, Any]:
         clock, spent = self.trainer.clock, self.trainer.budget.spent
         return {"iteration": iteration, "seconds": clock.wall_clock(), "spent": spent}
-
-
-def _scores(results: dict[str, Any]) -> dict[str, float]:
-    """Of the first test set; detectron2 leaves its name out when there is only one."""
-    first = results.get("sem_seg") or next(iter(results.values()))["sem_seg"]
-    return {key: float(first[key]) for key in METRICS}
 
 
 def run_trials(

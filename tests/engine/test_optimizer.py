@@ -42,7 +42,7 @@ def test_segformers_recipe():
 
 
 def test_an_unknown_optimizer_is_named():
-    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER is 'Adam'; choose SGD or AdamW"):
+    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER is 'Adam'; choose from SGD, AdamW"):
         groups("SOLVER.OPTIMIZER", "Adam")
 
 

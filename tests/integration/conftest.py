@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import read_image
 
 from fakd.config import load_config
-from fakd.engine import run
+from fakd.engine import evaluate, run
 
 HERE = Path(__file__).parent
 CONFIG = str(HERE / "tiny.yaml")
@@ -30,10 +30,11 @@ def plugin(tmp_path_factory):
 
 @pytest.fixture
 def tiny():
-    """``tiny(folder, KEY, VALUE, ..., recipe=, resume=)``: a run in this process; its metrics."""
+    """``tiny(folder, KEY, VALUE, ..., recipe=, resume=, eval_only=)``: a run in this process; its metrics."""
 
-    def start(folder, *opts, recipe=None, **options):
-        return run(tiny_config(folder, *opts, recipe=recipe), **options)
+    def start(folder, *opts, recipe=None, eval_only=False, **options):
+        cfg = tiny_config(folder, *opts, recipe=recipe)
+        return evaluate(cfg) if eval_only else run(cfg, **options)
 
     return start
 
