@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -28,6 +29,7 @@ from ..structures import LossInputs, SegOutput, SegSpec
 from .base import DistillLoss, config_key
 
 PAGE = Path("docs", "losses.md")
+WIDTH = 120  # of its lines
 STAGES = ("res2", "res3", "res4", "res5")
 STUDENT = SegSpec(19, 128, dict(zip(STAGES, (64, 128, 256, 512), strict=True)), has_aux=True)
 TEACHER = SegSpec(19, 512, dict(zip(STAGES, (256, 512, 1024, 2048), strict=True)), has_aux=True)
@@ -71,7 +73,7 @@ def loss_section(loss: type[DistillLoss]) -> str:
             "|---|---|---|",
             *rows,
             "",
-            f"Uses {uses}. Costs {cost}.",
+            textwrap.fill(f"Uses {uses}. Costs {cost}.", WIDTH, break_on_hyphens=False),
             "",
         ]
     )
