@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections.abc import Mapping
@@ -56,30 +55,101 @@ def make_plan(spec: Spec, output: Path) -> Plan:
         ValueError, KeyError, OSError: a config does not build, a value is of the wrong type, two trials are
             the same, or a key concerns none; nothing ran.
     """
-    output = output.resolve()
-    teachers: dict[str, tuple[Teacher, Trial]] = {}
-    plan, varied = Plan(), set()
-    for name, pair in spec.pairs.items():
-        for method in spec.methods:
-            axes = axes_of(spec.keys, load_config(pair.student, [], method).KD.LOSSES)
-            varied |= set(axes)
-            teacher_opts: dict[str, Any] = {}
-            run = None
-            if method != NO_RECIPE:
-                teacher = pair.teacher if pair.teacher.config else _own_teacher(name, pair)
-                run = _teacher_run(teachers, spec, teacher, output)
-                teacher_opts = _teacher_opts(teacher, run)
-            place = str(run.folder) if run else ""
-            at = functools.partial(_trials_at, spec, name, pair, method, output, teacher_opts, place)
-            _add_trials(plan, spec, "/".join(filter(None, (name, Path(method).stem))), axes, at, output)
-    if unused := [key for key in spec.keys if key not in varied]:
-        raise ValueError(
-            f"keys: no method of the sweep has the loss of {', '.join(unused)}; add one to 'methods', or "
-            "drop the key."
-        )
-    plan.teachers.extend(trial for _, trial in teachers.values() if trial is not None)
-    _check(plan, spec)
-    return plan
+    return _Planner(spec, output.resolve()).plan()
+
+
+class _Planner:
+    def __init__(self, spec: Spec, output: Path):
+        self._spec, self._output, self._plan = spec, output, Plan()
+        self._teachers: dict[str, tuple[Teacher, Trial]] = {}
+
+    def plan(self) -> Plan:
+        varied: set[str] = set()
+        for name, pair in self._spec.pairs.items():
+            for method in self._spec.methods:
+                axes = axes_of(self._spec.keys, load_config(pair.student, [], method).KD.LOSSES)
+                varied |= axes.keys()
+                self._add_trials(name, pair, method, axes)
+        if unused := self._spec.keys.keys() - varied:
+            raise ValueError(
+                f"keys: no method of the sweep has the loss of {', '.join(sorted(unused))}; add one to "
+                "'methods', or drop the key."
+            )
+        self._plan.teachers = [trial for _, trial in self._teachers.values()]
+        _check(self._plan, self._spec.scheduler)
+        return self._plan
+
+    def _add_trials(self, name: str, pair: Pair, method: str, axes: dict[str, Any]) -> None:
+        """Adds the trials of a pair and method, and the teacher they need."""
+        spec, run = self._spec, None
+        shared: dict[str, Any] = {**spec.opts, **pair.opts}
+        if spec.stop.iterations:
+            shared["SOLVER.MAX_ITER"] = spec.stop.iterations
+        if method != NO_RECIPE:
+            teacher = pair.teacher if pair.teacher.config else _own_teacher(name, pair)
+            run = self._teacher_run(teacher)
+            shared |= _teacher_opts(teacher, run)
+
+        def at(point: Mapping[str, Any], label: str = "") -> list[Trial]:
+            """One trial per seed; the label stands in the run's name in place of the values."""
+            labels = [label] if label else [f"{k.rsplit('.')[-1].lower()}={v}" for k, v in point.items()]
+            run_name = re.sub(r"^\.+|[^\w.=+,-]", "_", "-".join([Path(method).stem, *labels]))
+            folder = self._output / (name or "runs") / run_name
+            return [
+                Trial(
+                    pair=name,
+                    run=run_name,
+                    seed=seed,
+                    method=_absolute(method) if method.endswith((".yaml", ".yml")) else method,
+                    config_file=_absolute(pair.student),
+                    opts=_opts({**shared, **point}, seed, folder / f"seed{seed}"),
+                    values=point,
+                    max_seconds=spec.max_seconds,
+                    teacher=str(run.folder) if run else "",
+                )
+                for seed in spec.seeds
+            ]
+
+        label = "/".join(filter(None, (name, Path(method).stem)))
+        if axes and spec.search == "optuna":
+            self._plan.searches.append(Search(label, axes, at, spec, self._output))
+        elif axes and spec.scheduler == "pbt":
+            members = [at(point, f"member{i}") for i, point in enumerate(points(spec, axes))]
+            if len(members) < 2:
+                raise ValueError(f"scheduler pbt needs two points or more of 'keys'; {label} has one.")
+            self._plan.populations += map(list, zip(*members, strict=True))
+        else:
+            self._plan.trials += [trial for point in points(spec, axes) for trial in at(point)]
+
+    def _teacher_run(self, teacher: Teacher) -> Trial | None:
+        """The run that trains a teacher or evaluates its weights, the same for all its students.
+
+        Returns:
+            None for a network of detectron2's, which only serves as a teacher.
+        """
+        if teacher.weights and is_detectron2_config(teacher.config):
+            return None
+        path = Path(teacher.config)
+        name = re.sub(r"^\.+", "_", f"{path.parent.name}_{path.stem}")
+        if name not in self._teachers:
+            values = {**self._spec.opts, **teacher.opts}
+            if teacher.weights:
+                values["MODEL.WEIGHTS"] = _absolute(teacher.weights)
+            seed = self._spec.seeds[0]
+            trial = Trial(
+                pair="",
+                run=TEACHER,
+                seed=seed,
+                method=NO_RECIPE,
+                config_file=_absolute(teacher.config),
+                opts=_opts(values, seed, self._output / TEACHERS / name / "trained"),
+                given=bool(teacher.weights),
+            )
+            self._teachers[name] = teacher, trial
+        known, trial = self._teachers[name]
+        if known != teacher:
+            raise ValueError(f"two teachers are named '{name}' and differ: rename a config file.")
+        return trial
 
 
 def _own_teacher(name: str, pair: Pair) -> Teacher:
@@ -94,105 +164,18 @@ def _own_teacher(name: str, pair: Pair) -> Teacher:
     return Teacher(config=own.CONFIG_FILE, weights=own.WEIGHTS)
 
 
-def _teacher_run(
-    teachers: dict[str, tuple[Teacher, Trial]], spec: Spec, teacher: Teacher, output: Path
-) -> Trial | None:
-    """The run that trains a teacher or evaluates its weights, the same for all its students.
-
-    Returns:
-        None for a network of detectron2's, which only serves as a teacher.
-    """
-    if teacher.weights and is_detectron2_config(teacher.config):
-        return None
-    path = Path(teacher.config)
-    name = re.sub(r"^\.+", "_", f"{path.parent.name}_{path.stem}")
-    if name in teachers:
-        if teachers[name][0] != teacher:
-            raise ValueError(f"two teachers are named '{name}' and differ: rename a config file.")
-        return teachers[name][1]
-    values = {**spec.opts, **teacher.opts}
-    if teacher.weights:
-        values["MODEL.WEIGHTS"] = _absolute(teacher.weights)
-    seed = spec.seeds[0]
-    trial = Trial(
-        pair="",
-        run=TEACHER,
-        seed=seed,
-        method=NO_RECIPE,
-        config_file=_absolute(teacher.config),
-        opts=_opts(values, seed, output / TEACHERS / name / "trained"),
-        given=bool(teacher.weights),
-    )
-    teachers[name] = teacher, trial
-    return trial
-
-
 def _teacher_opts(teacher: Teacher, run: Trial | None) -> dict[str, Any]:
     """What tells a student of its teacher."""
+    opts = {"KD.TEACHER.RUN": ""}  # which the student's config may name
     if run is None or run.given:
         config, weights = _absolute(teacher.config), _absolute(teacher.weights)
-        return {"KD.TEACHER.CONFIG_FILE": config, "KD.TEACHER.WEIGHTS": weights}
+        return opts | {"KD.TEACHER.CONFIG_FILE": config, "KD.TEACHER.WEIGHTS": weights}
     # It has just been evaluated as itself, so no student needs to do so again.
-    return {
-        "KD.TEACHER.CONFIG_FILE": run.folder / "config.yaml",
-        "KD.TEACHER.WEIGHTS": run.folder / "model_final.pth",
-        "KD.TEACHER.CHECK_IMAGES": 0,
+    return opts | {
+        "KD.TEACHER.CONFIG_FILE": str(run.folder / "config.yaml"),
+        "KD.TEACHER.WEIGHTS": str(run.folder / "model_final.pth"),
+        "KD.TEACHER.CHECK_IMAGES": "0",
     }
-
-
-def _add_trials(plan: Plan, spec: Spec, name: str, axes: dict[str, Any], at: Any, output: Path) -> None:
-    """Adds the trials of a pair and method."""
-    if not axes:
-        plan.trials += at({})
-    elif spec.search == "optuna":
-        plan.searches.append(Search(name, axes, at, spec, output))
-    elif spec.scheduler == "pbt":
-        found = points(spec, axes)
-        if len(found) < 2:
-            raise ValueError(f"scheduler pbt needs two points or more of 'keys'; {name} has {len(found)}.")
-        members = [at(point, f"member{i}") for i, point in enumerate(found)]
-        plan.populations += map(list, zip(*members, strict=True))
-    else:
-        plan.trials += [trial for point in points(spec, axes) for trial in at(point)]
-
-
-def _trials_at(
-    spec: Spec,
-    name: str,
-    pair: Pair,
-    method: str,
-    output: Path,
-    teacher_opts: Mapping[str, Any],
-    teacher: str,
-    point: Mapping[str, Any],
-    label: str = "",
-) -> list[Trial]:
-    """The trials of a method with these values of the keys, one per seed.
-
-    Args:
-        teacher: folder of its run.
-        label: in the run's name, in place of the values.
-    """
-    values: dict[str, Any] = {**spec.opts, **pair.opts}
-    if spec.stop.iterations:
-        values["SOLVER.MAX_ITER"] = spec.stop.iterations
-    values |= {**point, **teacher_opts}
-    labels = [label] if label else [f"{k.rsplit('.')[-1].lower()}={v}" for k, v in point.items()]
-    run = re.sub(r"^\.+|[^\w.=+,-]", "_", "-".join([Path(method).stem, *labels]))
-    return [
-        Trial(
-            pair=name,
-            run=run,
-            seed=seed,
-            method=_absolute(method) if method.endswith((".yaml", ".yml")) else method,
-            config_file=_absolute(pair.student),
-            opts=_opts(values, seed, output / (name or "runs") / run / f"seed{seed}"),
-            values=point,
-            max_seconds=spec.max_seconds,
-            teacher=teacher,
-        )
-        for seed in spec.seeds
-    ]
 
 
 def _opts(values: Mapping[str, Any], seed: int, folder: Path) -> tuple[str, ...]:
@@ -204,7 +187,7 @@ def _absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).resolve())
 
 
-def _check(plan: Plan, spec: Spec) -> None:
+def _check(plan: Plan, scheduler: str) -> None:
     """Resolves the configs of all trials and builds each network and loss, without memory for the weights."""
     ends = [trial for search in plan.searches for trial in search.ends()]
     print(f"Checking the configs of {len(plan.known + ends)} trials.", flush=True)
@@ -222,7 +205,7 @@ def _check(plan: Plan, spec: Spec) -> None:
             raise ValueError(f"The config of trial '{trial}' does not build: {message_of(error)}") from error
         if trial in plan.teachers or trial in ends:
             continue
-        _check_evaluations(trial, cfg, spec.scheduler)
+        _check_evaluations(trial, cfg, scheduler)
         if (twin := seen.setdefault(_content(cfg), trial)) is not trial:
             raise ValueError(f"The trials '{twin}' and '{trial}' have the same config: drop one.")
         if (twin := seen.setdefault(cfg.OUTPUT_DIR, trial)) is not trial:

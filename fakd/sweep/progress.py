@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -85,51 +86,31 @@ class Progress:
         ]
         running = sum(s["state"] == "running" for s in states)
         known = [s["total"] for s in states if s["total"] is not None]
-        total = None
+        left = "; time left unknown" if running else ""
         if known and running:
+            open_ends = [s["left"] for s in states if s["state"] in ("waiting", "running")]
             typical = sum(known) / len(known)
-            open_ends = [s for s in states if s["state"] in ("waiting", "running")]
-            total = sum(typical if s["left"] is None else s["left"] for s in open_ends) / running
+            total = sum(typical if each is None else each for each in open_ends) / running
+            left = f"; time left {_duration(total)}"
         done = sum(s["state"] == "done" for s in states)
         table = tabulate(rows, ["trial", "state", "iteration", "mIoU", "time left"], floatfmt=".2f")
-        left = f"; time left {_duration(total) or 'unknown'}" if running else ""
         return f"{table}\n{done} of {len(states)} done, {running} running{left}"
 
 
 def _state(file: Path) -> dict[str, Any]:
-    state: dict[str, Any] = {
-        "state": "waiting",
-        "iteration": 0,
-        "mIoU": None,
-        "left": None,
-        "total": None,
-        "error": "",
-    }
+    state = dict.fromkeys(("mIoU", "left", "total")) | {"state": "waiting", "iteration": 0, "error": ""}
     for line in read_lines(file):
-        event = line["event"]
-        state["state"] = _STATES.get(event, "running")
-        state["error"] = line.get("error", "")
-        state["iteration"] = line.get("iteration", state["iteration"])
-        state["mIoU"] = line.get("mIoU", state["mIoU"])
-        if event == "result":
+        state |= {key: line[key] for key in ("iteration", "mIoU") if key in line}
+        state |= {"state": _STATES.get(line["event"], "running"), "error": line.get("error", "")}
+        if line["event"] == "result":
             result = line["result"]
-            state |= {
-                "iteration": result.get("iterations", 0),
-                "total": result.get("wall_clock"),
-                "left": None,
-            }
-            state["mIoU"] = result["metrics"].get("mIoU")
+            state |= {"iteration": result.get("iterations", 0), "mIoU": result["metrics"].get("mIoU")}
+            state["total"] = result.get("wall_clock")
         elif line.get("spent"):
             state["total"] = line["seconds"] / line["spent"]
             state["left"] = state["total"] - line["seconds"]
-    if state["state"] not in ("waiting", "running"):
-        state["left"] = None
-    return state
+    return state if state["state"] in ("waiting", "running") else state | {"left": None}
 
 
 def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
+    return "" if seconds is None else str(timedelta(seconds=round(seconds)))

@@ -115,18 +115,10 @@ def run_trials(
         for trial, file in files.items():
             append(file, "start", **_process(), **place_of(trial))
         errors = _run(hooks, gpus, bar)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        return record_error(files.values(), "out_of_memory", error)
-    except _FINAL as error:
-        return record_error(files.values(), "failed", error)
-    except OSError as error:
-        if error.errno not in _FULL:
+    except Exception as error:
+        if (event := _end_of(error)) is None:
             raise
-        return record_error(files.values(), "failed", error)
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):  # what PyTorch says when the host has no more
-            raise
-        return record_error(files.values(), "out_of_memory", error)
+        return record_error(files.values(), event, error)
     except Paused:
         append(files[trials[0]], "paused")
         return "paused"
@@ -137,6 +129,14 @@ def run_trials(
         if (result := RunFolder(trial.folder).result()) is not None:
             append(file, "result", result=result, **_process())
     return "failed" if any(errors.values()) else "finished"
+
+
+def _end_of(error: Exception) -> str | None:
+    """The event that an error is; None where another attempt may fix it."""
+    # The text is what PyTorch says when the host has no more.
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error):
+        return "out_of_memory"
+    return "failed" if isinstance(error, _FINAL) or getattr(error, "errno", None) in _FULL else None
 
 
 def record_error(files: Iterable[Path], event: str, error: BaseException) -> str:
