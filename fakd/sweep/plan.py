@@ -202,7 +202,8 @@ def _check(plan: Plan, scheduler: str) -> None:
                 built.add(key)
                 _build(cfg, trained_here.get(cfg.KD.TEACHER.CONFIG_FILE))
         except Exception as error:  # whatever it is, it would have come up in the middle of the night
-            raise ValueError(f"The config of trial '{trial}' does not build: {message_of(error)}") from error
+            reason = message_of(error).removeprefix("the command line: ")
+            raise ValueError(f"The config of trial '{trial}' does not build: {reason}") from error
         if trial in plan.teachers or trial in ends:
             continue
         _check_evaluations(trial, cfg, scheduler)
