@@ -6,6 +6,7 @@ import pickle
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,18 @@ class Checkpointer(DetectionCheckpointer):
                 raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         return True
 
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """detectron2's, for a file that is there.
+
+        Raises:
+            FileNotFoundError: it is not.
+        """
+        if path and "://" not in path and not Path(path.partition("?")[0]).is_file():
+            raise FileNotFoundError(
+                f"There are no weights at '{path}' (MODEL.WEIGHTS, looked from {Path.cwd()})."
+            )
+        return super().load(path, *args, **kwargs)
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".pkl") and not self.allow_pickle:
             raise ValueError(_refusal(filename, "is a Python pickle"))
@@ -162,7 +175,7 @@ def load_tensors(path: str, allow_pickle: bool = False) -> Any:
     try:
         if path.endswith(".safetensors"):
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+        content = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
     except OSError:
         raise
     except pickle.UnpicklingError as error:
@@ -171,6 +184,9 @@ def load_tensors(path: str, allow_pickle: bool = False) -> Any:
         raise ValueError(_refusal(path, reason)) from error
     except Exception as error:  # a torn file fails in too many ways to name
         raise ValueError(f"The file '{path}' is damaged or no checkpoint: {error!r}") from error
+    if not isinstance(content, Mapping) or not isinstance(content.get("model", {}), Mapping):
+        raise ValueError(f"The file '{path}' is no checkpoint: it holds no weights by name.")
+    return content
 
 
 def _refusal(path: str, reason: str) -> str:

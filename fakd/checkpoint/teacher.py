@@ -1,9 +1,10 @@
 """Loading weights of which every one must fit."""
 
 from pathlib import Path
+from typing import Any
 
 from detectron2.utils.file_io import PathManager
-from torch import nn
+from torch import Tensor, nn
 
 from .checkpointer import load_tensors
 
@@ -36,9 +37,9 @@ def load_teacher(model: nn.Module, path: str, config_file: str = "", allow_pickl
     missing = [k for k in own if k not in weights and not k.endswith("num_batches_tracked")]
     unknown = [k for k in weights if k not in own]
     shapes = [
-        f"{k}: {tuple(weights[k].shape)} in the file, {tuple(own[k].shape)} in the model"
+        f"{k}: {_shape(weights[k])} in the file, {tuple(own[k].shape)} in the model"
         for k in own
-        if k in weights and weights[k].shape != own[k].shape
+        if k in weights and _shape(weights[k]) != tuple(own[k].shape)
     ]
     problems = {"missing in the file": missing, "unknown to the model": unknown, "of another shape": shapes}
     if any(problems.values()):
@@ -48,6 +49,10 @@ def load_teacher(model: nn.Module, path: str, config_file: str = "", allow_pickl
             f"The weights '{path}' do not fit {fits}: {listed}. Use the config they were trained with."
         )
     model.load_state_dict(weights, strict=False)
+
+
+def _shape(weight: Any) -> tuple[int, ...] | str:
+    return tuple(weight.shape) if isinstance(weight, Tensor) else f"a {type(weight).__name__}"
 
 
 def _few(keys: list[str]) -> str:

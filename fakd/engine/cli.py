@@ -1,12 +1,13 @@
 """How command line tools end."""
 
+import builtins
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from detectron2.engine import launch
-from torch.multiprocessing import ProcessExitedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from .signals import signals_forwarded
 
@@ -48,6 +49,17 @@ def launch_ranks(main: Callable[..., None], ranks: tuple[int, int, int, str], *a
             if error.exit_code < 0:  # killed; the message says by what
                 raise
             raise SystemExit(error.exit_code) from None
+        except ProcessRaisedException as error:
+            raise _as_raised(error) from error
+
+
+def _as_raised(error: ProcessRaisedException) -> Exception:
+    """The user's error that ended a process, whose traceback is all that is left of it; else ``error``."""
+    kind, _, text = str(error).strip().splitlines()[-1].partition(": ")
+    raised = getattr(builtins, kind, None)
+    if isinstance(raised, type) and issubclass(raised, _USER_ERRORS):
+        return raised(text.strip("'\""))
+    return error
 
 
 def message_of(error: BaseException) -> str:

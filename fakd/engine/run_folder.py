@@ -149,23 +149,21 @@ class RunFolder:
         Raises:
             ValueError: the file is damaged.
         """
-        if not self.result_file.exists():
-            return None
-        try:
-            return dict(json.loads(self.result_file.read_text()))
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"'{self.result_file}' is damaged ({error}). Delete it; --resume then evaluates again."
-            ) from error
+        return json.loads(self.result_file.read_text()) if self.result_file.exists() else None
 
     def metrics(self) -> Metrics | None:
         """What a finished run reached, else None.
 
         Raises:
-            ValueError: see :meth:`result`.
+            ValueError: ``result.json`` is damaged.
         """
-        result = self.result()
-        return None if result is None else Metrics.of_result(result)
+        try:
+            result = self.result()
+            return None if not self.result_file.exists() else Metrics.of_result(result or {})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"'{self.result_file}' is damaged ({error!r}). Delete it; --resume then evaluates again."
+            ) from error
 
     def write_result(
         self,

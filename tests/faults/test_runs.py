@@ -1,0 +1,70 @@
+"""Files and options that a run cannot use get one line that names them."""
+
+import runpy
+import sys
+
+import pytest
+import torch
+from integration.conftest import TRAIN_NET, tiny_config
+from torch.multiprocessing import ProcessRaisedException
+
+from fakd.engine import cli
+from fakd.engine.run_folder import RunFolder
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "There are no weights at '.*w.pth'"),
+        ([torch.zeros(2)], "w.pth' is no checkpoint: it holds no weights by name"),
+        ({"model": [torch.zeros(2)]}, "w.pth' is no checkpoint: it holds no weights by name"),
+        ({"model": {"decode_head.conv_seg.bias": 3}}, "decode_head.conv_seg.bias|None of the"),
+    ],
+)
+def test_weights_that_are_none_are_named(tiny, tmp_path, content, reason):
+    if content is not None:
+        torch.save(content, tmp_path / "w.pth")
+    for eval_only in (False, True):
+        with pytest.raises((ValueError, FileNotFoundError), match=reason):
+            folder = tmp_path / f"run{eval_only}"
+            tiny(folder, "MODEL.WEIGHTS", tmp_path / "w.pth", eval_only=eval_only)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "\0"])
+def test_a_damaged_config_is_named_on_resume(tiny, tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"config.yaml' is damaged"):
+        tiny(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", '{"metrics_by_dataset": 3}', "null"])
+def test_a_damaged_result_is_named_on_resume(tiny, tmp_path, text):
+    RunFolder(tmp_path).write_config(tiny_config(tmp_path))
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ValueError, match=r"result.json' is damaged.*--resume"):
+        tiny(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("arguments", [["--resume", "SEED", "-1"], ["SEED", "-1", "--resume"]])
+def test_flags_and_keys_come_in_any_order(monkeypatch, arguments):
+    monkeypatch.setattr(sys, "argv", ["train_net.py", "--config-file", "a.yaml", *arguments])
+    given = runpy.run_path(TRAIN_NET)["parse"]()
+    assert given.resume and given.opts == ["SEED", "-1"] and given.config_file == "a.yaml"
+
+
+@pytest.mark.parametrize(
+    ("last", "shown"),
+    [
+        ("ValueError: no such dataset", "error: no such dataset\n"),
+        ("KeyError: 'KD.LOSSES: x'", "error: KD.LOSSES: x\n"),
+    ],
+)
+def test_a_users_error_in_one_of_several_processes_is_one_line(monkeypatch, capsys, last, shown):
+    def launch(*args, **options):
+        raise ProcessRaisedException(
+            f"\n\n-- Process 1 terminated with the following error:\n...\n{last}\n", 1, 2
+        )
+
+    monkeypatch.setattr(cli, "launch", launch)
+    assert cli.call_tool(lambda: cli.launch_ranks(print, (2, 1, 0, "auto"))) == 1
+    assert capsys.readouterr().err == shown
