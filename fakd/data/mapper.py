@@ -71,6 +71,7 @@ class SemSegMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        """The arguments, from a config."""
         head = cfg.MODEL.SEM_SEG_HEAD
         augmentations = build_augmentations(cfg, is_train)
         ignore_label, id_map = (

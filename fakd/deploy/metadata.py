@@ -85,7 +85,7 @@ def read_metadata(texts: Mapping[str, str], path: str | Path) -> ExportMetadata:
         ) from error
 
 
-def classes_and_colours(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+def classes_and_colours(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
     """Names and RGB colours of the classes of a config's dataset; numbers where it names no dataset.
 
     Raises:
@@ -104,7 +104,9 @@ def classes_and_colours(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[tuple[int,
                 f"The dataset '{dataset}' has {len(metadata.stuff_classes)} classes, but "
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {number}."
             )
-        return tuple(metadata.stuff_classes), tuple(map(tuple, palette(metadata)[:number].tolist()))
+        return tuple(metadata.stuff_classes), tuple(
+            (r, g, b) for r, g, b in palette(metadata)[:number].tolist()
+        )
     return tuple(map(str, range(number))), tuple(colour_map(number))
 
 
@@ -116,7 +118,7 @@ def build_metadata(
     return ExportMetadata(
         classes=classes,
         colours=colours,
-        input_format=network.input_format,
+        input_format=network.input_format,  # type: ignore[arg-type]  # checked by the model
         normalize=normalize,
         pixel_mean=tuple(network.pixel_mean.flatten().tolist()),
         pixel_std=tuple(network.pixel_std.flatten().tolist()),
@@ -124,5 +126,5 @@ def build_metadata(
         base_size=tuple(cfg.INPUT.BASE_SIZE),
         window=tuple(cfg.TEST.WINDOW),
         stride=tuple(cfg.TEST.STRIDE),
-        precision=precision,
+        precision=precision,  # type: ignore[arg-type]  # likewise
     )

@@ -73,6 +73,7 @@ class RunClock(HookBase):
         return {"wall_clock": self.wall_clock(), "steps": list(self._steps)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
         self._earlier = state["wall_clock"]
         self._steps.extend(state["steps"])
 
@@ -170,6 +171,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
         return {"best_metric": self.best_metric, "best_iter": self.best_iter}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
         self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
 
 

@@ -170,7 +170,7 @@ class SharedTeacher(nn.Module):
         self._first: nn.Module | None = None
         self._answers: dict[tuple[int, ...], SegOutput] = {}
 
-    def serve(self, distiller: nn.Module) -> None:
+    def serve(self, distiller: Any) -> None:
         """Takes the place of the teacher that ``distiller`` was built with."""
         if self._first is None:
             self._first = distiller.get_submodule("teacher")

@@ -106,9 +106,11 @@ class StepTrainer(SimpleTrainer):
         )
 
     def state_dict(self) -> dict[str, Any]:
+        """The optimizer's and the gradient scaler's state."""
         return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
         super().load_state_dict(state_dict)
         self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 

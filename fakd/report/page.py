@@ -23,13 +23,15 @@ class LeftOut(Exception):
 class Block(Protocol):
     """Part of a page. Text in it may hold ``**bold**`` and ``code`` marks and nothing else of Markdown."""
 
-    def markdown(self) -> str: ...
+    def markdown(self) -> str:
+        """The block as Markdown."""
 
-    def html(self) -> str: ...
+    def html(self) -> str:
+        """The block as HTML."""
 
 
 @dataclass(frozen=True)
-class Heading:
+class Heading(Block):
     """Heading of a section; ``level`` 3 for one within a part of the page."""
 
     text: str
@@ -43,7 +45,7 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(Block):
     """A paragraph; ``kind`` is a class of the style sheet: "", "lead", "note" or "warning"."""
 
     text: str
@@ -57,7 +59,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Bullets:
+class Bullets(Block):
     """A list, each item a text."""
 
     items: Sequence[str]
@@ -70,7 +72,7 @@ class Bullets:
 
 
 @dataclass(frozen=True)
-class Code:
+class Code(Block):
     """Lines to be copied as they are."""
 
     text: str
@@ -83,7 +85,7 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Block):
     """A table of texts; a click on a heading sorts the HTML form by it."""
 
     cells: pd.DataFrame
@@ -102,7 +104,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Picture(Block):
     """A picture; Markdown links to ``pictures/<name>.png``, which the caller writes.
 
     ``is_photo`` keeps its colours where a plot is inverted, in dark mode.

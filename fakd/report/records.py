@@ -137,12 +137,14 @@ class FinishedRun(BaseModel):
 
     @property
     def is_distilled(self) -> bool:
+        """Whether it learned from a teacher."""
         if self.config:
             return self.config["MODEL"]["META_ARCHITECTURE"] == "Distiller"
         return bool(self.teacher) or self.label != "student"
 
     @property
     def classes(self) -> list[str]:
+        """Names of the classes of the first test set."""
         return list(self.metrics_by_dataset[self.dataset].IoU)
 
     def line(self, with_config: bool) -> str:

@@ -56,6 +56,7 @@ class RunTable:
 
     @property
     def methods(self) -> list[str]:
+        """The runs that are neither a teacher nor the baseline, by name."""
         return sorted(set(self.runs["run"]) - {*self.teachers, self.baseline})
 
     @property
