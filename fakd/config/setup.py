@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..checkpoint.registry_weights import registry_weights
 from ..data.datasets.custom import register_custom
@@ -96,7 +97,16 @@ def load_config(
     paths = tuple(str(Path(path).resolve()) for path in custom)
     register_custom(paths)
     cfg.DATASETS.CUSTOM = paths or None
+    _count_classes(cfg, named)
     return cfg
+
+
+def _count_classes(cfg: CfgNode, named: Set[str]) -> None:
+    """Takes the number of classes from the training data, where no source says another."""
+    known = [name for name in cfg.DATASETS.TRAIN if name in DatasetCatalog.list()]
+    if known and "MODEL.SEM_SEG_HEAD.NUM_CLASSES" not in named:
+        classes = MetadataCatalog.get(known[0]).get("stuff_classes")
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(classes or ()) or cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
 
 
 def _match_registry_weights(cfg: CfgNode, given: Set[str]) -> None:

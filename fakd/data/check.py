@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from fakd.files import atomic_write
 
+from .datasets.colours import palette
 from .images import decode, open_image, read_image, size_error
 from .labels import read_label
 from .records import evenly_spaced
@@ -136,7 +137,7 @@ def _draw_sheet(records: list[dict], metadata: Metadata, path: str | Path, numbe
     """Images spread over the dataset, each above its label in the colours of the classes; void is black."""
     chosen = evenly_spaced(records, number)
     legend = [
-        *zip(metadata.stuff_classes, map(tuple, metadata.stuff_colors), strict=True),
+        *zip(metadata.stuff_classes, map(tuple, palette(metadata).tolist()), strict=False),
         ("void", (0, 0, 0)),
     ]
     colours = np.array([colour for _, colour in legend], np.uint8)

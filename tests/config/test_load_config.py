@@ -260,3 +260,15 @@ def test_a_normalisation_that_is_given_wins_over_the_registrys_with_a_warning(wr
 def test_a_network_without_weights_in_the_registry_is_told_before_anything_is_built():
     with pytest.raises(ValueError, match="PRETRAINED: .*'resnet18'.*mobilenetv2_100"):
         load_config("", ["MODEL.BACKBONE.PRETRAINED", "registry"])
+
+
+@pytest.mark.parametrize(
+    ("opts", "number"),
+    [
+        (["DATASETS.TRAIN", "camvid_train"], 11),
+        (["DATASETS.TRAIN", "camvid_train", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "5"], 5),
+        (["DATASETS.TRAIN", "nowhere_train"], 12),
+    ],
+)
+def test_the_number_of_classes_follows_from_the_data(opts, number):
+    assert load_config(opts=opts).MODEL.SEM_SEG_HEAD.NUM_CLASSES == number

@@ -1,5 +1,6 @@
 """A trained student on its way out: exported, asked for predictions, shown and measured."""
 
+import re
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from fakd.engine.run_folder import RunFolder
 from fakd.modeling import Segmentor
 from fakd.predict import Predictor
 
-from .conftest import CONFIG, tiny_config
+from .conftest import CONFIG, HERE, tiny_config
 
 SIZE = (96, 128)  # of the scenes
 
@@ -202,3 +203,34 @@ def test_what_could_not_be_measured_says_why():
         benchmark([CONFIG], repeats=0)
     with pytest.raises(FileNotFoundError, match="no.yaml does not exist"):
         benchmark(["no.yaml"])
+
+
+def page_script():
+    """The script of docs/deploy.md as a module's names; it needs nothing of this project."""
+    page = (HERE.parents[1] / "docs" / "deploy.md").read_text()
+    script = next(
+        text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "onnxruntime" in text
+    )
+    imported = re.findall(r"^(?:import|from) (\w+)", script, re.MULTILINE)
+    assert set(imported) == {"json", "sys", "numpy", "onnxruntime", "PIL"}
+    names: dict = {"__name__": "predict"}
+    exec(compile(script, "predict.py", "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("opts", "normalize"),
+    [([], True), (["INPUT.BASE_SIZE", "(64,48)"], True), (["INPUT.BASE_SIZE", "(301,200)"], False)]
+    + [(["INPUT.FORMAT", "BGR"], False)],
+)
+def test_the_page_s_script_gives_the_classes_of_the_predictor(trained, tmp_path, opts, normalize):
+    cfg, weights = read_source(trained, opts=opts)
+    path = tmp_path / "student.onnx"
+    export_student(cfg, weights, path, normalize=normalize)
+    script, predictor = page_script(), Predictor(path, device="cpu")
+    session = script["onnxruntime"].InferenceSession(path)
+    for record in DatasetCatalog.get("tiny_val")[:3]:
+        labels = script["predict"](session, record["file_name"])
+        np.testing.assert_array_equal(labels, predictor(record["file_name"]))
+    assert len(np.unique(labels)) > 2
+    assert (labels == Predictor(trained, device="cpu", opts=opts)(record["file_name"])).mean() > 0.999
