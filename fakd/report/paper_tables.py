@@ -15,6 +15,7 @@ import numpy as np
 
 from fakd.config import load_config, read_experiments, read_paper
 from fakd.files import atomic_write
+from fakd.validation import read_json
 
 from .table import TEACHER
 
@@ -39,7 +40,7 @@ def collect_results(project: str, output: Path = Path("output")) -> list[str]:
     found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text()) if path.exists() else {}
     left_out = []
     for name, experiment in read_experiments(project).items():
-        results = [(p, json.loads(p.read_text())) for p in (output / project / name).rglob("result.json")]
+        results = [(p, read_json(p)) for p in (output / project / name).rglob("result.json")]
         cfg = load_config(experiment.config_file, experiment.opts, experiment.recipe) if results else None
         for file, result in results:
             assert cfg is not None

@@ -1,8 +1,10 @@
-"""A study with invented numbers, written as the engine writes it."""
+"""Runs with invented numbers, written as the engine writes them."""
 
+import functools
 import json
 
 import numpy as np
+import yaml
 
 from fakd.config import load_config
 
@@ -57,18 +59,28 @@ def write_run(study, run, seed, miou, datasets=("toyscenes_val",), **changes):
     return folder
 
 
+@functools.cache
+def config(recipe, *opts):
+    """Content of a config.yaml, as JSON."""
+    return json.dumps(yaml.safe_load(load_config("", list(opts), recipe).dump()))
+
+
 def finished(folder, run, seed, miou, *opts, recipe=None, name=None, **changes):
     """A run as the engine leaves it, but for the weights."""
     path = write_run(folder, name or run, seed, miou, method=run, **changes)
-    cfg = load_config("", ["SEED", str(seed), "OUTPUT_DIR", str(path), *opts], recipe or run)
-    (path / "config.yaml").write_text(cfg.dump())
+    values = dict(zip(opts[::2], opts[1::2], strict=True))
+    weights = values.pop("KD.TEACHER.WEIGHTS", "")  # the only one that is another in every test
+    cfg = json.loads(config(recipe or run, *(word for pair in values.items() for word in pair)))
+    cfg |= {"SEED": seed, "OUTPUT_DIR": str(path)}
+    cfg["KD"]["TEACHER"]["WEIGHTS"] = weights
+    (path / "config.yaml").write_text(yaml.dump(cfg, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)))
     counts = np.diag(np.arange(len(CLASSES))[::-1] * 100) + len(run)
     counts[-1] = 0  # no label
     (path / "confusion.json").write_text(json.dumps({"toyscenes_val": counts.tolist()}))
     with open(path / "metrics.json", "a") as file:
         for i in (19, 39):
             line = {"iteration": i, "total_loss": 3.0 - i / 100, "loss_seg": 1.0, "lr": 0.1}
-            if cfg.KD.LOSSES == ("FAKDChannel",):
+            if cfg["KD"]["LOSSES"] == ["FAKDChannel"]:
                 line |= {f"FAKDChannel/{kind}/{c}": 2.0 for kind in ("trace", "eigenvalue") for c in CLASSES}
                 line["FAKDChannel/lambda"] = i / 40
             file.write(json.dumps(line) + "\n")

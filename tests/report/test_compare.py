@@ -101,7 +101,7 @@ def test_runs_on_two_datasets_are_two_parts_of_one_report(runs, tmp_path):
         "toyscenes_val": ["teacher", "student", "cwd", "fakd"],
     }
     assert problems == []
-    write_report([runs], tmp_path / "out", num_images=0)
+    write_report([runs], tmp_path / "out", num_images=0, sections=["summary", "per class"])
     text = (tmp_path / "out" / "report.md").read_text()
     assert text.startswith("# Distillation on ") and "## camvid_val" in text and "## toyscenes_val" in text
     assert text.count("### Per class") == 2
