@@ -1,4 +1,4 @@
-"""Says what is installed and found, and for whatever is missing the command that mends it.
+"""Says what is installed and found, and for whatever is missing the command that fixes it.
 
     make doctor               in a checkout, even when nothing is installed yet
     python -m fakd.doctor     wherever fakd can be imported
@@ -161,7 +161,7 @@ def check_datasets() -> Iterator[Finding]:
 
 
 def examine() -> Iterator[Finding]:
-    """Everything, in the order in which it must be mended."""
+    """Everything, in the order in which it must be fixed."""
     installed = [check_python(), *map(check_requirement, requirements()), check_detectron2()]
     yield from installed
     if not any(finding.needed for finding in installed):  # else an import would fail for what was just said
@@ -186,7 +186,7 @@ def main() -> None:
             print(f"{'':<26}-> {finding.remedy}")
         said = finding.remedy
         needed += finding.needed
-    print(f"\n{needed} to mend, marked with !" if needed else "\nNothing that fakd needs is missing.")
+    print(f"\n{needed} to fix, marked with !" if needed else "\nNothing that fakd needs is missing.")
     sys.exit(needed > 0)
 
 

@@ -1,4 +1,4 @@
-"""The doctor names what is there and, for what is not, the command that mends it."""
+"""The doctor names what is there and, for what is not, the command that fixes it."""
 
 import os
 import shlex
@@ -30,7 +30,7 @@ def test_a_complete_environment_passes_and_missing_datasets_are_named(tmp_path):
     assert not any(tmp_path.iterdir())  # looking draws nothing
 
 
-def test_without_any_package_it_runs_and_says_how_to_mend_each():
+def test_without_any_package_it_runs_and_says_how_to_fix_each():
     done = run("-S", "-I", str(ROOT / "tools" / "doctor.py"))
     assert done.returncode == 1, done.stderr
     assert f"{shlex.quote(sys.executable)} -m pip install 'torch>=2.11'" in done.stdout
@@ -38,7 +38,7 @@ def test_without_any_package_it_runs_and_says_how_to_mend_each():
     assert "Traceback" not in done.stderr
 
 
-def test_a_version_outside_the_requirement_is_to_mend():
+def test_a_version_outside_the_requirement_is_to_fix():
     finding = doctor.check_requirement("torch<2")
     assert finding.needed
     assert metadata.version("torch") in finding.says
@@ -46,7 +46,7 @@ def test_a_version_outside_the_requirement_is_to_mend():
     assert doctor.check_requirement("torch>=2").remedy is None
 
 
-def test_a_module_that_fails_on_import_is_to_mend(tmp_path, monkeypatch):
+def test_a_module_that_fails_on_import_is_to_fix(tmp_path, monkeypatch):
     (tmp_path / "module_with_a_broken_library.py").write_text("raise OSError('libGL.so.1')")
     monkeypatch.syspath_prepend(tmp_path)
     (finding,) = doctor.check_import("module_with_a_broken_library", "reinstall it")

@@ -86,16 +86,16 @@ def find_installed() -> str | None:
     """Describe the detectron2 that Python would import, or return None; raise if it is too old or broken."""
     if importlib.util.find_spec("detectron2") is None:
         return None
-    mend = f"remove it first: {sys.executable} -m pip uninstall -y detectron2"
+    fix = f"remove it first: {sys.executable} -m pip uninstall -y detectron2"
     try:
         module = importlib.import_module("detectron2")
     except ImportError as error:
         raise InstallError(
-            f"detectron2 is installed but does not import ({error}); install what it misses, or {mend}"
+            f"detectron2 is installed but does not import ({error}); install what it misses, or {fix}"
         ) from error
     version = getattr(module, "__version__", "0")
     if tuple(int(part) for part in version.split("+")[0].split(".")[:2]) < (0, 6):
-        raise InstallError(f"detectron2 {version} is installed, 0.6 or newer is needed; {mend}")
+        raise InstallError(f"detectron2 {version} is installed, 0.6 or newer is needed; {fix}")
     return f"detectron2 {version} is already there: {Path(module.__file__ or '').parent}"
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The whole of the project in minutes, on a dataset it draws itself: a teacher, a student without help, the
-student with CWD and with FAKD, and the report that says what the help was worth.
+"""The whole project in minutes, on a dataset that it draws itself: a teacher, a student alone, the student
+with CWD and with FAKD, and a report of what distillation gained.
 
-One seed: a first look, not evidence. tools/study.py runs more. Repeat the command to go on after a stop.
+One seed: a first look, not evidence; tools/study.py runs more. Repeat the command to continue after a stop.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> int:
     os.chdir(Path(__file__).parents[1])  # so that the report names the configs as everybody finds them
     if output.is_relative_to(Path.cwd()):
         output = output.relative_to(Path.cwd())
-    # Shorter than a study of the same configs, so that it ends while one waits.
+    # Shorter than the configs say, so that one can wait for it.
     teacher = {"config": "configs/toyscenes/teacher.yaml", "opts": {"SOLVER.MAX_ITER": 900}}
     student = {"student": "configs/toyscenes/student.yaml", "opts": {"SOLVER.MAX_ITER": 450}}
     spec = {

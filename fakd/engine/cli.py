@@ -11,7 +11,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from .signals import signals_forwarded
 
-# What a user can cause and mend. Anything else is a mistake in the program and shows its traceback.
+# What a user can cause and fix. Anything else is a mistake in the program and shows its traceback.
 _USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError)
 
 

@@ -34,7 +34,7 @@ def study(tmp_path):
     return tmp_path
 
 
-def test_headline_tells_a_gain_from_luck(study):
+def test_headline_tells_a_gain_from_seed_variance(study):
     found = read(study)
     assert "Of 2 methods, 1 did better" in headline.lead(found) and "0 worse" in headline.lead(found)
     teacher, student, cwd, fakd = headline.sentences(found)
