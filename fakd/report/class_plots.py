@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -45,9 +43,9 @@ def difficulty(table: RunTable, iou: pd.DataFrame) -> bytes:
     ordered = by_difficulty(table, iou)
     means, middle = halves(ordered), len(ordered) // 2
     named = len(ordered) <= _NAMED
-    figure, panels = _panels(ordered, bottom=1.0 if named else 0.3)
+    figure, panels = _panels(table, ordered, bottom=1.0 if named else 0.3)
     positions = np.arange(len(ordered))
-    for axes, method, colour in panels(table):
+    for axes, method, colour in panels:
         axes.bar(positions, ordered[method], 0.8, color=colour)
         axes.axvline(middle - 0.5, color="0.6", linewidth=0.8, linestyle=":")
         ends = {"hard": (-0.5, middle - 0.5), "easy": (middle - 0.5, len(ordered) - 0.5)}
@@ -69,9 +67,9 @@ def long_tail(table: RunTable, iou: pd.DataFrame, shares: pd.Series) -> bytes:
         shares: by class, in percent of all labelled pixels.
     """
     gained = gains(table, iou)[shares[iou.index] > 0]
-    figure, panels = _panels(gained, bottom=0.3)
+    figure, panels = _panels(table, gained, bottom=0.3)
     named = []
-    for axes, method, colour in panels(table):
+    for axes, method, colour in panels:
         values, x = gained[method].dropna(), shares[gained[method].dropna().index]
         axes.scatter(x, values, s=26 if len(values) <= _NAMED else 14, color=colour, linewidths=0)
         plain_log(axes, "x", x)
@@ -186,24 +184,21 @@ def confusions(table: RunTable, changes: pd.DataFrame) -> bytes:
 
 
 def _panels(
-    gained: pd.DataFrame, bottom: float
-) -> tuple[Figure, Callable[[RunTable], Iterator[tuple[Axes, str, tuple]]]]:
-    """A figure with a panel per column, and what yields (axes, column, colour)."""
-    columns = min(4, len(gained.columns))
-    rows = -(-len(gained.columns) // columns)
+    table: RunTable, gained: pd.DataFrame, bottom: float
+) -> tuple[Figure, list[tuple[Axes, str, tuple]]]:
+    """A figure with a panel per column, and (axes, column, colour) of each."""
+    count, palette = len(gained.columns), colours(table)
+    columns = min(4, count)
+    rows = -(-count // columns)
     width = 3.6 if columns < 3 else 2.7
     size = (0.4 + width * columns, 0.4 + (2.0 + bottom) * rows)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-
-    def panels(table: RunTable) -> Iterator[tuple[Axes, str, tuple]]:
-        for axes, name in zip(grid, gained.columns, strict=False):
-            axes.axhline(0, color="black", linewidth=0.8)
-            clean(axes, "y")
-            yield axes, name, colours(table)[name]
-        for axes in grid[len(gained.columns) :]:
-            axes.set_visible(False)
-        for axes in grid[max(0, len(gained.columns) - columns) : len(gained.columns)]:
-            axes.tick_params(labelbottom=True)  # also where the panel below is missing
-
-    return figure, panels
+    for axes in grid[:count]:
+        axes.axhline(0, color="black", linewidth=0.8)
+        clean(axes, "y")
+    for axes in grid[max(0, count - columns) : count]:
+        axes.tick_params(labelbottom=True)  # also where the panel below is missing
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return figure, [(axes, name, palette[name]) for axes, name in zip(grid, gained, strict=False)]

@@ -120,10 +120,9 @@ def class_bars(table: RunTable) -> bytes:
 
 def curves(table: RunTable) -> bytes | None:
     """mIoU while training, thin per seed and thick in the mean; None where nobody was evaluated twice."""
-    if table.curves.groupby(["run", "seed"]).size().lt(2).all():
+    if not _is_curve(table.curves):
         return None
-    figure = Figure(figsize=(9, max(4, 0.2 * len(table.names))), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _wide(table, "iteration")
     for name, style in styles(table).items():
         points = table.curves[table.curves["run"] == name]
         seeds = points.pivot(index="iteration", columns="seed", values="mIoU")
@@ -132,7 +131,8 @@ def curves(table: RunTable) -> bytes | None:
         if not seeds.empty:
             mean = seeds.dropna().mean(axis=1)  # a mean of fewer seeds would jump
             axes.plot(mean, **style, label=name, linewidth=2, markersize=3)
-    return _labelled(figure, axes, "iteration", table)
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    return png(figure)
 
 
 def over_time(table: RunTable) -> bytes | None:
@@ -141,15 +141,15 @@ def over_time(table: RunTable) -> bytes | None:
     None too where the seconds are not known, or are those of all students that were packed.
     """
     points = table.curves.dropna(subset="seconds")
-    if are_packed(table) or points.groupby(["run", "seed"]).size().lt(2).all():
+    if are_packed(table) or not _is_curve(points):
         return None
-    figure = Figure(figsize=(9, max(4, 0.2 * len(table.names))), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _wide(table, "seconds of training")
     for name, style in styles(table).items():
         by_iteration = points[points["run"] == name].groupby("iteration", as_index=False)
         mean = by_iteration[["seconds", "mIoU"]].mean()
         axes.plot(mean["seconds"], mean["mIoU"], **style, label=name, markersize=3)
-    return _labelled(figure, axes, "seconds of training", table)
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    return png(figure)
 
 
 def by_value(table: RunTable) -> bytes | None:
@@ -191,12 +191,19 @@ def _along(runs: pd.DataFrame, key: str) -> pd.DataFrame | None:
     return frame if len(frame) and frame["value"].nunique() > 1 else None
 
 
-def _labelled(figure: Figure, axes: Axes, xlabel: str, table: RunTable) -> bytes:
+def _is_curve(points: pd.DataFrame) -> bool:
+    """Whether a run was evaluated twice."""
+    return bool(points.groupby(["run", "seed"]).size().gt(1).any())
+
+
+def _wide(table: RunTable, xlabel: str) -> tuple[Figure, Axes]:
+    """For mIoU over something, with place for a long legend."""
+    figure = Figure(figsize=(9, max(4, 0.2 * len(table.names))), layout="constrained")
+    axes = figure.subplots()
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"mIoU on {table.datasets[0]}, %")
-    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     clean(axes)
-    return png(figure)
+    return figure, axes
 
 
 def label_points(axes: Axes, points: Mapping[str, tuple[float, float]], limit: int) -> None:

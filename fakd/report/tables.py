@@ -136,8 +136,7 @@ def side_by_side(columns: Sequence[tuple[str, RunTable]]) -> pd.DataFrame:
         return name != TEACHER, name != STUDENT, -values[0][name].mean() if name in values[0] else math.inf
 
     runs = sorted(dict.fromkeys(name for by_run in values for name in by_run), key=place)
-    shown = {"run": runs}
-    texts = pd.DataFrame(shown)
+    texts = pd.DataFrame({"run": runs})
     for (title, table), by_run in zip(columns, values, strict=True):
         lengths = {name: _mean(table.runs[table.runs["run"] == name], "iterations") for name in by_run}
         differences = {
