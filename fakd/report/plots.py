@@ -26,7 +26,7 @@ _STROKES = [("-", "o"), ("--", "s"), (":", "D"), ("-.", "^")]
 _METHODS = (
     *("cwd", "fakd", "pd", "cwd_mmseg", "fakd_paper", "at", "cirkd", "dist"),
     *("skds", "ifvd", "dsd", "mgd", "fitnet", "dkd", "normalized_feature", "cwd_feature"),
-    *("fakd_pd", "cwd_cirkd", "fakd_pd_paper", "skds_cirkd", "ifvd_cirkd", "cirkd_batch", "cirkd_voc"),
+    *("fakd_pd", "cwd_cirkd", "fakd_pd_paper", "skds_cirkd", "ifvd_cirkd", "cirkd_batch", "cirkd_voc", "jml"),
 )
 _MIN_SPAN = 5.0  # points of mIoU
 

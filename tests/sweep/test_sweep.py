@@ -133,7 +133,7 @@ def test_a_killed_sweep_goes_on_and_ends_like_an_undisturbed_one(sweep):
     assert finished.stat().st_mtime_ns == written
     assert (marker / "Dies").exists() and (marker / "RunsOut").exists()
     text = (output / "report.md").read_text()
-    assert "fails, seed 0: failed: this never works" in text and "waits" in text
+    assert "fails/seed0: failed: this never works" in text and "waits" in text
 
 
 @pytest.mark.parametrize(
