@@ -23,6 +23,15 @@ def write_pairs(root, number: int) -> None:
         Image.fromarray(label).save(root / "labels" / f"{seed}.png")
 
 
+@pytest.fixture(autouse=True)
+def mine():
+    """Datasets that a test describes as ``mine`` are gone after it."""
+    yield
+    for name in [name for name in DatasetCatalog.list() if name.startswith("mine_")]:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
 @pytest.fixture
 def dataset(tmp_path):
     """The folder of a registered dataset ``small_test`` of seven scenes."""

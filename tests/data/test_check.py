@@ -97,7 +97,7 @@ def test_other_ids_suggest_a_map(small, ids, suggested):
     with pytest.raises(ValueError) as error:
         check_dataset("small_test", workers=1)
     last = str(error.value).splitlines()[-1]
-    assert (f"put 'id_map: {{{suggested}}}' into" in last) if suggested else (f"{list(ids)}." in last)
+    assert (f"put 'id_map: {{{suggested}}}' into" in last) if suggested else (f"the ids {list(ids)}:" in last)
 
 
 def test_a_palette_is_as_good_as_grey(small):

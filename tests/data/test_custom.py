@@ -30,10 +30,7 @@ def describe(tmp_path):
         )
         return str(path)
 
-    yield write
-    for name in [name for name in DatasetCatalog.list() if name.startswith("mine_")]:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    return write
 
 
 def test_a_description_becomes_a_dataset(describe, tmp_path):
