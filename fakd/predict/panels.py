@@ -77,31 +77,33 @@ def draw_panels(
     chosen = most_different(np.array([scores[name] for name in compare or predictions]), count)
     rows: list[list[Tile]] = []
     for i in chosen:
-        tiles = [
-            Tile(palette[arrays[i]], f"mIoU {scores[name][i]:.1f}") for name, arrays in predictions.items()
-        ]
+        tiles = [Tile(palette[p[i]], f"mIoU {scores[name][i]:.1f}") for name, p in predictions.items()]
         rows.append([Tile(images[i]), Tile(palette[truths[i]]), *tiles])
         if baseline:
-            shown = predictions[baseline][i]
-            maps = [
-                Tile(error_map(arrays[i], shown, truths[i], ignore_value)) for arrays in predictions.values()
-            ]
+            other = predictions[baseline][i]
+            maps = [Tile(error_map(p[i], other, truths[i], ignore_value)) for p in predictions.values()]
             rows.append([Tile(), Tile(), *maps])
     seen = np.unique(
         [c for all_of in (truths, *predictions.values()) for i in chosen for c in np.unique(all_of[i])]
     )
-    legend = {classes[c]: palette[c] for c in seen if c < len(classes)} | {"void": _VOID}
-    if baseline:
-        legend |= {
-            "right": _RIGHT,
-            f"wrong here and in {baseline}": _BOTH,
-            f"wrong in {baseline}, right here": _FIXED,
-            f"right in {baseline}, wrong here": _BROKEN,
-        }
+    legend = {classes[c]: palette[c] for c in seen if c < len(classes)} | _legend(baseline)
     note = (
         f"The {len(chosen)} of {len(images)} images on which the runs' mIoU differs most: not typical ones."
     )
     return draw_tiles(rows, ["image", "truth", *predictions], note, legend), chosen
+
+
+def _legend(baseline: str) -> dict[str, tuple[int, int, int]]:
+    """Colours that are no classes'."""
+    if not baseline:
+        return {"void": _VOID}
+    return {
+        "void": _VOID,
+        "right": _RIGHT,
+        f"wrong here and in {baseline}": _BOTH,
+        f"wrong in {baseline}, right here": _FIXED,
+        f"right in {baseline}, wrong here": _BROKEN,
+    }
 
 
 def error_map(prediction: np.ndarray, other: np.ndarray, truth: np.ndarray, ignore_value: int) -> np.ndarray:

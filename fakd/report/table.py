@@ -14,7 +14,8 @@ import pandas as pd
 from fakd.engine.run_folder import deciding_values
 from fakd.files import read_lines
 
-from .records import METRICS, FinishedRun, read_runs
+from .finished_run import METRICS, FinishedRun
+from .records import read_runs
 
 TEACHER, STUDENT = "teacher", "student"
 _MAX_KEYS = 2  # values in a name; runs that differ in more are called by their folders
@@ -26,7 +27,7 @@ class RunTable:
 
     Attributes:
         runs: a row per run: ``run`` (its name), ``seed``, and the other fields of
-            :class:`fakd.report.records.FinishedRun`.
+            :class:`fakd.report.finished_run.FinishedRun`.
         scores: a row per run and test set: ``run``, ``seed``, ``dataset``, and mIoU, mAcc, aAcc in percent.
         iou: a row per run, test set and class: ``run``, ``seed``, ``dataset``, ``class``, ``IoU``.
         curves: a row per evaluation in training: ``run``, ``seed``, ``iteration``, ``seconds``, and ``mIoU``

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from .records import METRICS
+from .finished_run import METRICS
 from .statistics import (
     difference_text,
     difference_with_interval,

@@ -1,0 +1,195 @@
+"""A finished run, wherever it was read, and what makes two of them the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Strict, model_validator
+
+from fakd.engine.run_folder import changed_values
+
+METRICS = ("mIoU", "mAcc", "aAcc")
+# What a line holds to six digits.
+_MEASURED = {
+    "metrics_by_dataset",
+    "best",
+    "gflops",
+    "seconds_per_iteration",
+    "wall_clock",
+    "peak_memory_mb",
+    "curve",
+}
+# Of result.json, what a line says elsewhere or what has a meaning on one machine alone.
+_NOT_KEPT = {"name", "metrics", "output_dir", "weights", "folder", "source"}
+
+
+class Metrics(BaseModel):
+    """Percentages on one test set; None where no label has the class."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    mIoU: float | None
+    mAcc: float | None
+    aAcc: float | None
+    IoU: dict[str, float | None] = {}
+    Acc: dict[str, float | None] = {}
+
+
+class FinishedRun(BaseModel):
+    """A finished run, wherever it was read. The fields of its result.json, and:
+
+    Attributes:
+        pair, run, values: its place in a sweep, see :class:`fakd.sweep.trial.Trial`.
+        schedule: which values its weights were trained with, see :func:`fakd.sweep.population.schedule_of`.
+        max_seconds: after which its training ended in any case.
+        paper: row of a paper's tables that it belongs to, as ``<project>/<pair>``.
+        digest: of all that decides about its weights, but the seed; "" where no config was left.
+        config: content of its config.yaml, without paths of this machine.
+        teacher: :attr:`identity` of the run whose weights it learnt from.
+        curve: (iteration, mIoU on the first test set, seconds of training or None) of each evaluation.
+        confusion: by test set, (K, K) pixels, row = label, column = prediction.
+        folder: it lies in, or has lain in; None for a line.
+        source: what a message calls it.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    dataset: str
+    metrics_by_dataset: dict[str, Metrics]
+    method: str = "student"
+    seed: int = 0
+    config_file: str | None = None
+    train_dataset: str | None = None
+    iterations: int | None = None
+    batch_size: int | None = None
+    crop: list[int] | None = None
+    params: int | None = None
+    gflops: float | None = None
+    flops_size: list[int] | None = None
+    seconds_per_iteration: float | None = None
+    wall_clock: float | None = None
+    packed: int = 1
+    peak_memory_mb: float | None = None
+    commit: str | None = None
+    machine: str | None = None
+    versions: dict[str, str] | None = None
+    finished: str | None = None
+    pair: str = ""
+    run: str = ""
+    values: dict[str, Any] = {}
+    schedule: list[dict[str, Any]] = []
+    max_seconds: float | None = None
+    paper: str = ""
+    digest: str = ""
+    config: dict[str, Any] = {}
+    teacher: str = ""
+    curve: list[Annotated[tuple[int, float, float | None], Strict(False)]] = []
+    confusion: dict[str, list[list[int]]] = {}
+    folder: Path | None = None
+    source: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_versions(cls, content: Any) -> Any:
+        """They named one test set alone."""
+        if isinstance(content, dict) and not content.get("metrics_by_dataset") and "metrics" in content:
+            return {**content, "metrics_by_dataset": {content.get("dataset"): content["metrics"]}}
+        return content
+
+    @model_validator(mode="after")
+    def _has_its_dataset(self) -> FinishedRun:
+        if self.dataset not in self.metrics_by_dataset:
+            raise ValueError(f"metrics_by_dataset holds no metrics of the dataset {self.dataset}")
+        return self
+
+    @property
+    def identity(self) -> str:
+        """The same for two runs that trained the same."""
+        return f"{self.digest}-{self.seed}"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """No two runs of a report have the same."""
+        return self.pair, self.identity if self.digest else self.source
+
+    @property
+    def references(self) -> set[str]:
+        """What ``teacher`` is of those who learnt from this run."""
+        return {self.identity, str(self.folder and self.folder.resolve())}
+
+    @property
+    def label(self) -> str:
+        """What it is called in a table, where no other run has to be told from it."""
+        return self.run or self.method
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether it learned from a teacher."""
+        if self.config:
+            return self.config["MODEL"]["META_ARCHITECTURE"] == "Distiller"
+        return bool(self.teacher) or self.label != "student"
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes of the first test set."""
+        return list(self.metrics_by_dataset[self.dataset].IoU)
+
+    def line(self, with_config: bool) -> str:
+        """The run as a JSON line."""
+        content = self.model_dump(
+            exclude_defaults=True, exclude=_NOT_KEPT | (set() if with_config else {"config"})
+        )
+        content["config_file"] = _portable(self.config_file or "")
+        # Not of the values that the digest is made of.
+        rounded = {key: _rounded(value) for key, value in content.items() if key in _MEASURED}
+        return json.dumps(content | rounded, separators=(",", ":"))
+
+
+def without_paths(config: dict[str, Any], teacher: str) -> dict[str, Any]:
+    """A config whose files are named so that every machine names them alike."""
+    config = _map_texts(config, _portable)
+    if teacher:
+        options = config["KD"]["TEACHER"]
+        options |= {"CONFIG_FILE": "", "WEIGHTS": f"{teacher}/{Path(options['WEIGHTS']).name}"}
+    config.pop("OUTPUT_DIR", None)
+    return config
+
+
+def _portable(text: str) -> str:
+    """A path without the folders of this machine; any other text as it is."""
+    path = Path(text)
+    if not path.is_absolute():
+        return text
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+
+
+def _map_texts(value: Any, change: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _map_texts(each, change) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_map_texts(each, change) for each in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def digest_of(config: Mapping[str, Any], run: FinishedRun | None = None) -> str:
+    """Of what decides about a run's weights, but the seed; "" without a config."""
+    if not config:
+        return ""
+    decides = {key: value for key, value in changed_values(config).items() if key != "SEED"}
+    if run is not None and len(run.schedule) > 1:
+        decides["schedule"] = run.schedule
+    if run is not None and run.max_seconds is not None:
+        decides["max_seconds"] = run.max_seconds
+    return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
