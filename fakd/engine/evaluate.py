@@ -20,8 +20,12 @@ from .trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-def evaluate(cfg: CfgNode) -> dict[str, float]:
+def evaluate(cfg: CfgNode, *, quiet: bool = False) -> dict[str, float]:
     """Evaluates MODEL.WEIGHTS, or else the final weights in OUTPUT_DIR; called by every rank.
+
+    Args:
+        cfg: from :func:`fakd.config.load_config`; may be that of a distillation.
+        quiet: show only warnings on the console.
 
     Returns:
         See :func:`fakd.engine.run`.
@@ -32,7 +36,7 @@ def evaluate(cfg: CfgNode) -> dict[str, float]:
     """
     register_custom(cfg.DATASETS.CUSTOM)  # the config may come from another process
     check_place(cfg)
-    with stop_on_signals(), run_logging(""):
+    with stop_on_signals(), run_logging("", quiet):
         metrics = measure(cfg, load_trained(cfg))
         logger.info("\n" + metrics.table())
     return metrics.flat()

@@ -10,7 +10,7 @@ from detectron2.config import get_cfg
 from fakd.config import load_config
 from fakd.config.defaults import KEYS
 from fakd.config.setup import flat_keys, read_keys
-from fakd.engine import Trainer, run
+from fakd.engine import Trainer, evaluate, run
 from fakd.modeling.build import build_segmentor
 from fakd.registry import DECODE_HEAD_REGISTRY
 
@@ -66,7 +66,7 @@ def test_what_runs_read_is_what_acts(read, teacher, tmp_path):
     views = ("TEST.WINDOW", (48, 64), "TEST.STRIDE", (48, 64), "TEST.SAVE", ("png",))
     clipped = ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm")
     run(config(tmp_path / "distilled", *short, *views, *clipped, *teacher, recipe="fakd"))
-    run(config(tmp_path / "distilled", *short, *teacher, recipe="fakd"), eval_only=True)
+    evaluate(config(tmp_path / "distilled", *short, *teacher, recipe="fakd"))
     for name, _ in DECODE_HEAD_REGISTRY:
         if name != "FCNHead":  # which is the auxiliary one
             build_segmentor(config("", "MODEL.SEM_SEG_HEAD.NAME", name, "MODEL.BACKBONE.WIDTH", 1.0))
