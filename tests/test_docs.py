@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
     *ROOT.glob("docs/**/*.md"),
     *ROOT.glob("projects/*/*.md"),
 ]
@@ -40,6 +41,17 @@ def test_named_files_exist(page):
         r"(?<![\w/.-])((?:configs|projects|tools|fakd|tests)/[\w/.-]+\.(?:py|yaml))", page.read_text()
     )
     assert not [x for x in named if not (ROOT / x).exists()]
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if "results" not in p.parts or p.name == "README.md"], ids=page_id
+)
+def test_lines_of_prose_are_at_most_120_columns(page):
+    """Tables, code and what is written by tools below ``docs/results`` may be wider."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    assert not [
+        x for x in text.splitlines() if len(x) > 120 and not x.startswith(("|", "    ", "<!--", "!["))
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
