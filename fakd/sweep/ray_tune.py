@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from .progress import Progress
 from .ray_cluster import Options
 from .spec import Spec
 from .worker import run_trials
+
+_FULL_BYTES = 2**20  # of a disk, below which an error of Ray's needs no other explanation
 
 
 def run_sweep(spec: Spec, options: Options) -> int:
@@ -91,8 +94,10 @@ class _RayExecutor(Executor):
         try:
             tuner.fit()
         except Exception as error:  # such as no room for Ray's own records; the trials of this round end so
+            is_full = shutil.disk_usage(self.output).free < _FULL_BYTES
+            reason = f"the disk of '{self.output}' is full" if is_full else f"Ray ended: {error}"
             for trial in itertools.chain(*packs):
-                self.record_if_open(trial, "failed", error=f"Ray ended: {error}")
+                self.record_if_open(trial, "failed", error=reason)
 
 
 def build_scheduler(name: str) -> schedulers.TrialScheduler:
