@@ -62,8 +62,12 @@ def _events(sweep: Path) -> dict[Path, list[dict[str, Any]]]:
     found = {}
     for file in sorted((sweep / EVENTS).glob("*.jsonl")):
         lines = [line for line in read_lines(file) if isinstance(line, dict) and "event" in line]
-        if any(line["event"] == "start" for line in lines):
-            found[sweep.joinpath(*file.stem.split("+"))] = [{"event": "sweep", "spec": spec}, *lines]
+        if starts := [line for line in lines if line["event"] == "start"]:
+            # The sweep may have been moved, and a name may hold a "+", as 1e+05 does.
+            parts = Path(str(starts[-1].get("folder"))).parts
+            tails = (parts[-n:] for n in range(1, len(parts) + 1))
+            below = next((tail for tail in tails if "+".join(tail) == file.stem), file.stem.split("+"))
+            found[sweep.joinpath(*below)] = [{"event": "sweep", "spec": spec}, *lines]
     return found
 
 

@@ -130,6 +130,16 @@ def test_the_report_says_what_is_missing_and_draws_the_curve(sweep):
     assert r"\begin{tabular}" in (sweep / "table.tex").read_text()
 
 
+def test_a_run_whose_name_holds_a_plus_is_found_in_a_sweep_that_was_moved(sweep):
+    place = sweep / "runs" / "cwd-lr=1e+05" / "seed0"
+    write_line(sweep, "cwd-lr=1e+05", 0, 44.0)
+    file = events_file(sweep, place)
+    file.write_text(file.read_text().replace('"/t"', json.dumps(f"/elsewhere/{place.relative_to(sweep)}"), 1))
+    assert '"folder": "/elsewhere/' in file.read_text()
+    folders = {row["run"]: row["folder"] for row in read(sweep).runs.to_dict("records")}
+    assert folders["cwd-lr=1e+05"] == place
+
+
 def test_pairs_are_parts_of_one_report_each_with_its_teacher(sweep):
     for pair in ("small", "large"):
         folder = sweep / "teachers" / pair / "trained"
