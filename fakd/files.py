@@ -126,7 +126,7 @@ def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file with one per line; a line that a kill tore is skipped."""
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_bytes().splitlines():  # one bad byte must not cost the other lines
             try:
                 yield json.loads(line)
             except ValueError:

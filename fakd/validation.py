@@ -111,7 +111,7 @@ def _read(path: str | Path, kind: str, load: Callable[[str], Any]) -> Any:
 def _sentence(error: Any) -> str:
     place = _place(error["loc"])
     if error["type"] == "value_error":  # of a validator of a model, which speaks for itself
-        text = str(error["ctx"]["error"])
+        text = " ".join(str(error["ctx"]["error"]).split())
         return f"{place}: {text}" if place else text
     if error["type"] == "missing":
         return f"{place} is missing"

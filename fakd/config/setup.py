@@ -330,7 +330,7 @@ def _merge(cfg: CfgNode, values: Mapping[str, Any], source: str) -> None:
         try:
             cfg.merge_from_list([key, _fitted(key, given, allowed.get(key))])
         except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
+            raise ValueError(f"{source}: {' '.join(str(error).split())}") from error
 
 
 def _fitted(key: str, given: Any, allowed: Range | None) -> Any:

@@ -100,8 +100,8 @@ class Budget(HookBase):
     """Says how much of a training's budget is spent, which all schedules follow, and ends it when it is over.
 
     The budget is iterations, and seconds where there is a limit: whichever of the two is further on counts.
-    So a time-limited run still completes its decay of the learning rate and its growth of lambda. Warm-up of
-    n iterations is then the first n / MAX_ITER of the seconds.
+    So a run that the clock ends has seen the small learning rates and the large lambda of its last iterations
+    all the same. Warm-up of n iterations is then the first n / MAX_ITER of the seconds.
     """
 
     _PERIOD = 10  # steps between two agreements of several ranks

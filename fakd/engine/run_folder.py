@@ -16,6 +16,7 @@ from fakd.config import load_config, load_teacher_config
 from fakd.files import atomic_write, exclusive_lock, remove_leftovers
 from fakd.modeling.detectron2_teacher import is_detectron2_config
 from fakd.registry import DISTILL_LOSS_REGISTRY
+from fakd.validation import read_yaml
 
 from .metrics import Metrics
 
@@ -33,6 +34,7 @@ _FREE = (
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.CHECKPOINT_KEEP",
     "CHECKPOINT.",
+    "KD.TEACHER.RUN",  # stands for a config and weights, which are given too
     "KD.TEACHER.CHECK_",
     "KD.TEACHER.MIOU",
 )
@@ -134,10 +136,10 @@ class RunFolder:
             ValueError: it is damaged.
         """
         try:
-            content = yaml.safe_load(self.config_file.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            content = read_yaml(self.config_file)
+        except ValueError as error:
             raise ValueError(f"'{self.config_file}' is damaged: {error}") from error
-        if not isinstance(content, dict):
+        if not isinstance(content, dict) or not isinstance(_flat(content).get("KD.LOSSES", []), list):
             raise ValueError(
                 f"'{self.config_file}' is damaged: it holds no keys and values. Choose another OUTPUT_DIR."
             )

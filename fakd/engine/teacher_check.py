@@ -2,12 +2,15 @@
 
 import json
 import logging
+import math
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from fakd.checkpoint import zoo
@@ -15,8 +18,16 @@ from fakd.data import build_test_loader
 from fakd.data.records import evenly_spaced
 from fakd.evaluation import SegEvaluator
 from fakd.files import atomic_write
+from fakd.validation import parse, read_json
 
 logger = logging.getLogger(__name__)
+
+
+class _Recorded(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    mIoU: float
+    dataset: str
 
 
 def record_miou(weights: str | Path, miou: float, dataset: str) -> None:
@@ -26,15 +37,22 @@ def record_miou(weights: str | Path, miou: float, dataset: str) -> None:
 
 
 def recorded_miou(cfg: CfgNode) -> float | None:
-    """What the teacher is said to reach, in percent; None when nothing is recorded."""
+    """What the teacher is said to reach, in percent; None when nothing is recorded.
+
+    Raises:
+        ValueError: what lies beside its weights is no such record.
+    """
     if cfg.KD.TEACHER.MIOU > 0:
         return cfg.KD.TEACHER.MIOU
     sidecar = Path(cfg.KD.TEACHER.WEIGHTS).with_suffix(".json")
-    entry = json.loads(sidecar.read_text()) if sidecar.is_file() else zoo.find(sidecar.with_suffix(".pth"))
+    if sidecar.is_file():
+        entry: dict[str, Any] | None = parse(_Recorded, read_json(sidecar), sidecar).model_dump()
+    else:
+        entry = zoo.find(sidecar.with_suffix(".pth"))
     # What a published network reaches on its own data says nothing of other data.
     if entry and entry["dataset"] in zoo.datasets() and not cfg.DATASETS.TEST[0].startswith(entry["dataset"]):
         return None
-    return entry["mIoU"] if entry else None
+    return entry["mIoU"] if entry and math.isfinite(entry["mIoU"]) else None
 
 
 def check_teacher(teacher: nn.Module, cfg: CfgNode) -> None:

@@ -45,7 +45,7 @@ def test_a_study_trains_all_reports_and_is_not_done_twice(tmp_path, study):
     assert set(found) == {TEACHER, *runs}
     assert {(r["method"], r["seed"]) for r in found.values()} >= {("teacher", 0), ("student", 1), ("cwd", 1)}
     report = (tmp_path / "report.html").read_text()
-    assert "tools/study.py" in report and "Examples" in report
+    assert "tools/study.py" in report
     assert f"Report: {tmp_path / 'report.html'}" in told
     assert "The sweep is finished: 5 of 5 trials are done, 0 failed." in told
     written = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/*/*/model_*")}
