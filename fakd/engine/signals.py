@@ -106,5 +106,6 @@ def _forward(number: int, frame: FrameType | None) -> None:
     if not children:
         raise SystemExit(128 + number)
     for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child.pid or 0, number)
+        if child.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, number)
