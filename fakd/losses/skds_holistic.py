@@ -53,7 +53,9 @@ class SKDSHolistic(DistillLoss):
         )
         critic_weight_decay: float = option(5e-4, "weight decay of the critic", least=0)
         widths: tuple = option(
-            (64, 128, 256, 512), "channels of its convolutions; each halves the map", least=1, filled=True
+            (64, 128, 256, 512),
+            "channels of its convolutions, each of which halves the map; may be none",
+            least=1,
         )
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:

@@ -81,7 +81,7 @@ BAD = {
     "KD.FAKDChannel.FORM": ["tightest"],
     "KD.FAKDChannel.LAMBDA_SCHEDULE": ["exponential"],
     "KD.MGD.MASK_RATIO": [1.0, -0.1],
-    "KD.SKDSHolistic.WIDTHS": [(), (0,), 64],
+    "KD.SKDSHolistic.WIDTHS": [(0,), 64],
     "KD.SKDSHolistic.CRITIC_LR": [0.0],
     "KD.SKDSPair.SCALE": [0.0, 1.5],
     "KD.CIRKDBatch.TAU": [0.0, 1e-9],
