@@ -169,7 +169,7 @@ def test_a_user_s_error_is_one_line_and_exit_code_one(tmp_path):
 def test_help_tells_all(tool):
     code, text = tool("train_net", "--help")
     assert code == 0
-    for word in ("--config-file", "--recipe", "--resume", "--eval-only", "--num-gpus", "KD.TEACHER.WEIGHTS"):
+    for word in ("--config-file", "--recipe", "--resume", "--eval-only", "--num-gpus", "KD.TEACHER.RUN"):
         assert word in text
 
 
