@@ -101,12 +101,11 @@ class RunFolder:
                 f"Nothing to resume: '{self.path}' holds no run (no config.yaml). Check OUTPUT_DIR, or start "
                 "without --resume."
             )
-        old, new = self.config(), _flat(yaml.safe_load(cfg.dump()))
-        unread = _FREE + _idle(old["KD.LOSSES"]) + _idle(cfg.KD.LOSSES)
+        old, new = self.config(), deciding_values(yaml.safe_load(cfg.dump()))
         differing = [
             f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not key.startswith(unread)
+            if old.get(key) != new.get(key)
         ]
         if differing:
             raise ValueError(
@@ -205,21 +204,13 @@ def deciding_values(config: Mapping[str, Any]) -> dict[str, Any]:
         config: content of a config.yaml.
     """
     flat = _defaults(tuple(name for name, _ in DISTILL_LOSS_REGISTRY)) | _flat(config)
-    without = _FREE + _idle(flat["KD.LOSSES"])
-    return {key: value for key, value in flat.items() if not key.startswith(without)}
+    return {key: value for key, value in flat.items() if _decides(key, flat["KD.LOSSES"])}
 
 
 def changed_values(config: Mapping[str, Any]) -> dict[str, Any]:
     """Those of :func:`deciding_values` that are no defaults: a new key leaves them as they are."""
     defaults = _defaults(tuple(name for name, _ in DISTILL_LOSS_REGISTRY))
-    # Others may be of a loss whose plugin is not loaded now.
-    used = tuple(f"KD.{name}." for name in config["KD"]["LOSSES"])
-    return {
-        key: value
-        for key, value in deciding_values(config).items()
-        if value != defaults.get(key, ...)
-        and (key in defaults or key.startswith(used) or not key.startswith("KD."))
-    }
+    return {key: value for key, value in deciding_values(config).items() if value != defaults.get(key, ...)}
 
 
 @functools.cache
@@ -228,9 +219,12 @@ def _defaults(losses: tuple[str, ...]) -> dict[str, Any]:
     return _flat(yaml.safe_load(load_config().dump()))
 
 
-def _idle(losses: Sequence[str]) -> tuple[str, ...]:
-    """Prefixes of the keys of all other losses."""
-    return tuple(f"KD.{name}." for name, _ in DISTILL_LOSS_REGISTRY if name not in losses)
+def _decides(key: str, losses: Sequence[str]) -> bool:
+    """Whether anything depends on a key in a run with these losses. Others may be of a plugin not loaded."""
+    first, *rest = key.split(".")
+    if first == "KD" and len(rest) > 1 and rest[0] != "TEACHER":
+        return rest[0] in losses
+    return not key.startswith(_FREE)
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
