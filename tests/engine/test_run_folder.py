@@ -29,3 +29,11 @@ def test_options_count_only_for_losses_in_use(tmp_path):
     folder.check_usable(load_config(opts=["KD.PD.TAU", "2.0"], recipe="cwd"), resume=True)
     with pytest.raises(ValueError, match="KD.CWD.TAU"):
         folder.check_usable(load_config(opts=["KD.CWD.TAU", "2.0"], recipe="cwd"), resume=True)
+
+
+def test_options_of_a_plugin_that_is_not_loaded_now_do_not_stop_a_resume(tmp_path):
+    folder = _recorded_run(tmp_path, load_config(recipe="cwd"))
+    recorded = yaml.safe_load(folder.config_file.read_text())
+    recorded["KD"]["ElsewhereLoss"] = {"WEIGHT": 1.0}
+    folder.config_file.write_text(yaml.safe_dump(recorded))
+    folder.check_usable(load_config(recipe="cwd"), resume=True)
