@@ -15,8 +15,9 @@ import numpy as np
 
 from fakd.config import load_config, read_experiments, read_paper
 from fakd.files import atomic_write
-from fakd.validation import read_json
 
+from .finished_run import FinishedRun
+from .records import read_runs
 from .table import TEACHER
 
 BEGIN = "<!-- Below: written by tools/paper_tables.py from paper.yaml and results.json. -->"
@@ -27,11 +28,12 @@ def collect_results(project: str, output: Path = Path("output")) -> list[str]:
     """Adds to ``results.json`` what the project's experiments reached, one entry per experiment and seed.
 
     Args:
-        project: with a ``experiments.yaml``.
+        project: with an ``experiments.yaml``.
         output: runs of an experiment lie in ``<output>/<project>/<experiment>``, or in folders below it.
 
     Returns:
-        A sentence for every run that was left out, because it is not the experiment at full length.
+        A sentence for every run that was left out, because it is not the experiment at full length, or is not
+        finished or readable.
 
     Raises:
         FileNotFoundError: there is no such project.
@@ -40,31 +42,44 @@ def collect_results(project: str, output: Path = Path("output")) -> list[str]:
     found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text()) if path.exists() else {}
     left_out = []
     for name, experiment in read_experiments(project).items():
-        results = [(p, read_json(p)) for p in (output / project / name).rglob("result.json")]
-        cfg = load_config(experiment.config_file, experiment.opts, experiment.recipe) if results else None
-        for file, result in results:
-            assert cfg is not None
-            wanted = {
-                "iterations": cfg.SOLVER.MAX_ITER,
-                "batch_size": cfg.SOLVER.IMS_PER_BATCH,
-                "crop": list(cfg.INPUT.CROP.SIZE),
-                "dataset": cfg.DATASETS.TEST[0],
-            }
-            if other := [f"{key} {result[key]}" for key, value in wanted.items() if result[key] != value]:
-                left_out.append(f"{file} is not {project}/{name} at full length: {', '.join(other)}.")
+        folder = output / project / name
+        if not folder.is_dir():
+            continue
+        try:
+            runs, problems = read_runs([folder])
+        except FileNotFoundError as error:
+            runs, problems = [], [str(error)]
+        left_out += problems
+        cfg = load_config(experiment.config_file, experiment.opts, experiment.recipe)
+        wanted = {
+            "iterations": cfg.SOLVER.MAX_ITER,
+            "batch_size": cfg.SOLVER.IMS_PER_BATCH,
+            "crop": list(cfg.INPUT.CROP.SIZE),
+            "dataset": cfg.DATASETS.TEST[0],
+        }
+        for run in runs:
+            given = {key: getattr(run, key) for key in wanted}
+            if other := [f"{key} {value}" for key, value in given.items() if value != wanted[key]]:
+                left_out.append(f"{run.folder} is not {project}/{name} at full length: {', '.join(other)}.")
                 continue
-            others = [run for run in found.get(name, []) if run["seed"] != result["seed"]]
-            found[name] = sorted([*others, _entry(result)], key=lambda run: run["seed"])
+            others = [entry for entry in found.get(name, []) if entry["seed"] != run.seed]
+            found[name] = sorted([*others, _entry(run)], key=lambda entry: entry["seed"])
     if found:
         with atomic_write(path, "w") as stream:
             stream.write(json.dumps(found, indent=1, sort_keys=True) + "\n")
     return left_out
 
 
-def _entry(result: dict[str, Any]) -> dict[str, Any]:
-    reached = {key: result["metrics"][key] for key in ("mIoU", "mAcc")}
-    reached["best mIoU"] = result["best"]["mIoU"] if result["best"] else reached["mIoU"]
-    return reached | {key: result[key] for key in ("seed", "iterations", "commit", "machine", "finished")}
+def _entry(run: FinishedRun) -> dict[str, Any]:
+    metrics, best = run.metrics_by_dataset[run.dataset], (run.model_extra or {}).get("best")
+    reached = {
+        "mIoU": metrics.mIoU,
+        "mAcc": metrics.mAcc,
+        "best mIoU": best["mIoU"] if best else metrics.mIoU,
+    }
+    return reached | {
+        key: getattr(run, key) for key in ("seed", "iterations", "commit", "machine", "finished")
+    }
 
 
 def tables(project: str) -> str:

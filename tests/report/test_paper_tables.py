@@ -53,13 +53,14 @@ def finish(folder, seed, miou, iterations=40000):
         "crop": [512, 512],
         "dataset": "cityscapes_val",
         "seed": seed,
-        "metrics": {"mIoU": miou, "mAcc": miou + 5},
+        "metrics": {"mIoU": miou, "mAcc": miou + 5, "aAcc": 90.0},
         "best": None,
         "commit": "abc",
         "machine": "a machine",
         "finished": "2026-01-01",
     }
     (folder / "result.json").write_text(json.dumps(result))
+    (folder / "config.yaml").write_text("MODEL: {}\n")
 
 
 def test_finished_experiments_fill_their_places_and_others_are_left_out(here):
