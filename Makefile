@@ -22,8 +22,8 @@ install: $(READY)  ## set up .venv: PyTorch, detectron2, this package
 quickstart: $(READY)  ## train a teacher and three students on toyscenes, and report
 	@$(BIN)/python tools/quickstart.py
 
-test: $(READY)  ## run the tests in two processes, and print the ten slowest
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations=10
+test: $(READY)  ## run the tests in three processes, since many wait, and print the ten slowest
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal --durations=10
 
 # Not part of CI: it needs GitHub, and upstream may have changed overnight. The environment is one of its own.
 test-upstream:  ## run the tests with upstream's newest detectron2 (needs GitHub and a C++ compiler)
