@@ -36,6 +36,8 @@ def compare(args: argparse.Namespace) -> None:
         baseline=args.baseline,
         num_images=args.images,
         name="compare",
+        allow_plugins=args.allow_plugins,
+        allow_pickle=args.allow_pickle,
     )
     print(page)
 
@@ -78,6 +80,12 @@ def main() -> None:
         metavar="N",
         help="test images the networks are shown, from which those are chosen where the runs differ most; "
         "0: no pictures of predictions (default: %(default)s)",
+    )
+    several.add_argument(
+        "--allow-plugins", action="store_true", help="run the PLUGINS that the runs' configs name"
+    )
+    several.add_argument(
+        "--allow-pickle", action="store_true", help="open weights that can run any code, as the configs say"
     )
     several.set_defaults(command=compare)
     args = parser.parse_args()

@@ -42,6 +42,8 @@ def parse() -> argparse.Namespace:
         help="test images the networks are shown, from which those are chosen where the runs differ most; "
         "0: no pictures of predictions (default: %(default)s)",
     )
+    add("--allow-plugins", action="store_true", help="run the PLUGINS that the runs' configs name")
+    add("--allow-pickle", action="store_true", help="open weights that can run any code, as the configs say")
     add("--sections", nargs="+", default=[], metavar="NAME", help="only these, by how their names begin")
     add("--side-by-side", action="store_true", help="one table, with columns for each PATH")
     add("--paper", default="", metavar="PROJECT", help="show the values of its paper beside ours")
@@ -71,6 +73,8 @@ def main() -> None:
         sections=given.sections,
         side_by_side=given.side_by_side,
         paper=given.paper,
+        allow_plugins=given.allow_plugins,
+        allow_pickle=given.allow_pickle,
     )
     print(page)
 

@@ -70,7 +70,10 @@ def main() -> int:
     code = run_locally(parse_spec(spec, "the command line"), given.output)
     if code in (0, 1):
         command = shlex.join(["python", *sys.argv])
-        print(f"Report: {write_report([given.output], given.output, command=command)}")
+        page = write_report(
+            [given.output], given.output, command=command, allow_plugins=True, allow_pickle=True
+        )
+        print(f"Report: {page}")
     return code
 
 

@@ -58,7 +58,8 @@ def sweep(given: argparse.Namespace) -> int:
         code = run_sweep(spec, Options(output, **{name: getattr(given, name) for name in names}))
     command = shlex.join(["python", *sys.argv])
     with contextlib.suppress(FileNotFoundError):  # interrupted before any run was finished
-        print(f"Report: {write_report([output], output, command=command)}")
+        page = write_report([output], output, command=command, allow_plugins=True, allow_pickle=True)
+        print(f"Report: {page}")
     return code
 
 

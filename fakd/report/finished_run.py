@@ -130,7 +130,7 @@ class FinishedRun(BaseModel):
     def is_distilled(self) -> bool:
         """Whether it learned from a teacher."""
         if self.config:
-            return self.config["MODEL"]["META_ARCHITECTURE"] == "Distiller"
+            return self.config["MODEL"].get("META_ARCHITECTURE") == "Distiller"
         return bool(self.teacher) or self.label != "student"
 
     @property

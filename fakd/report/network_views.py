@@ -34,14 +34,24 @@ _MAPS = 3  # images whose activations are shown
 class NetworkViews:
     """Examples and activations of one network per run; each thing needed is computed once."""
 
-    def __init__(self, table: RunTable, num_images: int, left_out: list[str]):
+    def __init__(
+        self,
+        table: RunTable,
+        num_images: int,
+        left_out: list[str],
+        allow_plugins: bool = False,
+        allow_pickle: bool = False,
+    ):
         """
         Args:
             table: the runs.
             num_images: of the first test set that the networks are shown.
             left_out: takes a sentence for each network that is not at hand.
+            allow_plugins, allow_pickle: obey what the runs' configs say of them, see
+                :func:`fakd.config.load_config`.
         """
         self._table, self._num_images, self._left_out = table, num_images, left_out
+        self._trust = {"allow_plugins": allow_plugins, "allow_pickle": allow_pickle}
 
     def panels(self) -> Picture:
         """Predictions and maps of errors on the images where the runs differ most.
@@ -75,13 +85,17 @@ class NetworkViews:
 
     @cached_property
     def _networks(self) -> dict[str, tuple[CfgNode, nn.Module]]:
-        """A network per name, and the teacher, if its weights are still where the runs found them."""
+        """A network per name, and the teacher, if its weights are still where the runs found them.
+
+        Raises:
+            LeftOut: there is none.
+        """
         firsts, found = self._table.firsts(), {}
         firsts = {name: row for name, row in firsts.items() if row["folder"] is not None}
         reasons = []
         for name, row in firsts.items():
             try:
-                cfg = _config(row["folder"])
+                cfg = self._config(row["folder"])
                 weights = row["folder"] / "model_final.pth"
                 if cfg.MODEL.WEIGHTS and not weights.exists():
                     weights = cfg.MODEL.WEIGHTS  # of a network that was only evaluated
@@ -91,19 +105,19 @@ class NetworkViews:
         distilled = [row for name, row in firsts.items() if row["teacher"] and name in found]
         if not self._table.teachers and distilled:
             try:
-                cfg = _config(distilled[0]["folder"])
+                cfg = self._config(distilled[0]["folder"])
                 teacher = build_teacher(cfg)
                 cfg.INPUT.FORMAT = teacher.input_format
                 found = {TEACHER: (cfg, teacher.eval())} | found
             except (OSError, ValueError, KeyError) as error:
                 reasons.append(f"The teacher of {distilled[0]['source']}: {_MISSING}: {message_of(error)}")
-        self._left_out += reasons if found else []
+        if not found:
+            raise LeftOut(" ".join(["the weights of no run are at hand.", *reasons[:1]]))
+        self._left_out += reasons
         return found
 
     @cached_property
     def _samples(self) -> Samples:
-        if not self._networks:
-            raise LeftOut("the weights of no run are at hand.")
         try:
             return load_samples(self._table.datasets[0], self._num_images)
         except (OSError, ValueError, KeyError) as error:
@@ -112,7 +126,7 @@ class NetworkViews:
     @cached_property
     def _drawn(self) -> tuple[bytes, list[int]]:
         """The panels, and which images they show."""
-        samples, networks = self._samples, self._networks
+        networks, samples = self._networks, self._samples  # without networks, no data is looked for
         with tqdm(total=len(networks) * len(samples.records), unit="image", desc="Predicting") as bar:
             found = {
                 name: predictions(cfg, network, samples.records, bar.update)
@@ -162,10 +176,9 @@ class NetworkViews:
         traces = [last[f"{loss}/lambda"] * last.get(f"{loss}/trace/{c}", 0.0) for c in self._samples.classes]
         return traces + [0.0] * (len(self._samples.palette) - len(traces))
 
-
-def _config(folder: Path) -> CfgNode:
-    """That of the network alone, on a device that this machine has."""
-    cfg: Any = load_config(str(folder / "config.yaml"), recipe=NO_RECIPE)
-    if not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-    return cfg
+    def _config(self, folder: Path) -> CfgNode:
+        """That of the network alone, on a device that this machine has."""
+        cfg: Any = load_config(str(folder / "config.yaml"), recipe=NO_RECIPE, **self._trust)
+        if not torch.cuda.is_available():
+            cfg.MODEL.DEVICE = "cpu"
+        return cfg

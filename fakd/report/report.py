@@ -30,6 +30,8 @@ def write_report(
     side_by_side: bool = False,
     paper: str = "",
     name: str = "report",
+    allow_plugins: bool = False,
+    allow_pickle: bool = False,
 ) -> Path:
     """Writes ``<name>.md``, ``<name>.html``, ``pictures/``, ``table.csv`` and ``table.tex``.
 
@@ -44,6 +46,8 @@ def write_report(
         side_by_side: instead of the sections, one table with columns for each path.
         paper: project whose paper's values are shown beside ours, where the runs' sweep names none.
         name: of the files.
+        allow_plugins, allow_pickle: run the PLUGINS and open the pickles that the runs' configs name. Else
+            their networks are left out of the pictures.
 
     Returns:
         The path of the HTML file, which needs no other.
@@ -60,7 +64,10 @@ def write_report(
         title = "Runs side by side"
     else:
         found, problems = read_tables(paths, baseline)
-        contexts = [Context(table, _paper_values(table, paper, problems), num_images) for table in found]
+        contexts = [
+            Context(table, _paper_values(table, paper, problems), num_images, allow_plugins, allow_pickle)
+            for table in found
+        ]
         blocks = list(_parts(contexts, chosen, problems))
         title = _title(paths, found)
         _write_tables(output, contexts)

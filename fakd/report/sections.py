@@ -26,12 +26,15 @@ class Context:
         table: the runs.
         paper: what a paper reports for them.
         num_images: of the first test set that the networks are shown; 0: none.
+        allow_plugins, allow_pickle: see :class:`fakd.report.network_views.NetworkViews`.
         left_out: sentences on what a section could not show; sections add theirs.
     """
 
     table: RunTable
     paper: tables.PaperValues = field(default_factory=dict)
     num_images: int = 0
+    allow_plugins: bool = False
+    allow_pickle: bool = False
     left_out: list[str] = field(default_factory=list)
 
     @cached_property
@@ -51,7 +54,7 @@ class Context:
     @cached_property
     def views(self) -> NetworkViews:
         """What the networks make of images, computed once."""
-        return NetworkViews(self.table, self.num_images, self.left_out)
+        return NetworkViews(self.table, self.num_images, self.left_out, self.allow_plugins, self.allow_pickle)
 
 
 def _summary(context: Context) -> Iterator[Block]:

@@ -1,5 +1,6 @@
 """Nothing that a file says of itself makes it run: only what the user allows runs code."""
 
+import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -18,6 +19,7 @@ from fakd.modeling import Segmentor
 from fakd.modeling.build import build_teacher
 from fakd.modeling.detectron2_teacher import load_detectron2_teacher
 from fakd.predict import Predictor
+from fakd.report.report import write_report
 
 TINY = {
     "MODEL": {
@@ -81,6 +83,18 @@ def test_a_run_s_folder_runs_code_only_where_it_is_allowed(folder, marker, spoil
     assert not marker.exists()
     Predictor(folder, device="cpu", **{flag: True})
     assert marker.exists()  # the file was dangerous indeed
+
+
+def test_a_report_runs_no_code_that_runs_bring(folder, marker, tmp_path):
+    add_plugin(folder, marker)
+    metrics = {"mIoU": 40.0, "mAcc": 50.0, "aAcc": 60.0}
+    result = {"dataset": "toyscenes_val", "metrics_by_dataset": {"toyscenes_val": metrics}}
+    (folder / "result.json").write_text(json.dumps(result))
+    write_report([folder], tmp_path / "out", sections=["examples"], num_images=1)
+    assert not marker.exists()
+    assert "give --allow-plugins" in (tmp_path / "out" / "report.md").read_text()
+    write_report([folder], tmp_path / "out", sections=["examples"], num_images=1, allow_plugins=True)
+    assert marker.exists()
 
 
 def test_what_the_user_names_is_imported(folder, marker):

@@ -13,7 +13,7 @@ def test_trained_runs_are_compared_by_numbers_and_pictures(tiny, teacher, tmp_pa
     (tmp_path / "cwd" / "model_final.pth").unlink()
     folders = [tmp_path / name for name in ("alone", "fakd", "cwd")]
     # In this process, which knows the losses of all plugins, whose keys are in the configs of its runs.
-    page = write_report(folders, tmp_path / "out", name="compare")
+    page = write_report(folders, tmp_path / "out", name="compare", allow_plugins=True)
     assert page == tmp_path / "out" / "compare.html"
     text = (tmp_path / "out" / "compare.md").read_text()
     for heading in ("Hard and easy classes", "Frequent and rare classes", "Confusions that changed most"):
