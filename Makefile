@@ -11,7 +11,7 @@ FITS := import sys, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install quickstart test test-upstream lint bench docs doctor clean
+.PHONY: help install quickstart test test-slow test-upstream lint bench docs doctor clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,9 @@ quickstart: $(READY)  ## train a teacher and three students on toyscenes, and re
 
 test: $(READY)  ## run the tests in three processes, since many wait, and print the ten slowest
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal --durations=10
+
+test-slow: $(READY)  ## run the commands of the README in their order, in a copy
+	$(BIN)/python -m pytest -q -m slow
 
 # Not part of CI: it needs GitHub, and upstream may have changed overnight. The environment is one of its own.
 test-upstream:  ## run the tests with upstream's newest detectron2 (needs GitHub and a C++ compiler)

@@ -1,13 +1,17 @@
 """What a run logged, and when, outlives its process."""
 
 import json
+import multiprocessing
 import os
 import signal
 
 import pytest
+import torch
 from detectron2.engine import HookBase
+from integration.conftest import tiny_config
 
 from fakd.checkpoint import Checkpointer
+from fakd.engine import run
 from fakd.files import read_lines
 
 
@@ -19,6 +23,12 @@ class DiesAfterCheckpoint(HookBase):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def train_and_die(environment, folder, opts):
+    os.environ.update(environment)  # the process that is copied may be older than it
+    torch.set_num_threads(1)
+    run(tiny_config(folder, *opts), extra_hooks=[DiesAfterCheckpoint()])
+
+
 def evaluations(folder):
     lines = read_lines(folder / "metrics.json")
     return [(line["iteration"], line["sem_seg/mIoU"]) for line in lines if "sem_seg/mIoU" in line]
@@ -27,12 +37,13 @@ def evaluations(folder):
 def test_a_kill_after_a_checkpoint_loses_no_logged_row(tiny, tmp_path):
     opts = ["TEST.EVAL_PERIOD", 5]
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
-    if not (child := os.fork()):
-        try:
-            tiny(killed, *opts, extra_hooks=[DiesAfterCheckpoint()])
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    # Not a copy of this process: after a backward pass PyTorch refuses another one in a copy.
+    child = multiprocessing.get_context("forkserver").Process(
+        target=train_and_die, args=(dict(os.environ), killed, opts)
+    )
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     assert [iteration for iteration, _ in evaluations(killed)] == [4]
     tiny(killed, *opts, resume=True)
     tiny(undisturbed, *opts)

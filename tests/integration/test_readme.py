@@ -75,6 +75,7 @@ def copy(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_works_in_its_order(copy):
     pytest.importorskip("ray", reason="the sweep needs ray: pip install 'ray[tune]'")
     script = "set -eux\n" + replaced("\n".join(blocks("")), TYPED)
