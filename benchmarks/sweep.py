@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from fakd.engine.shared_teacher import SharedTeacher
+from fakd.modeling.batch import stack_images
 
 from .report import Report, main
 from .step import batch_of, distiller, training_step
@@ -22,7 +23,7 @@ def fill(report: Report) -> None:
         model = distiller(recipe, [])
         shared.serve(model)
         packed.append(training_step(model, batch))
-    stacked = model.student.stack(batch).tensor
+    stacked = stack_images(batch, model.student.pixel_mean).tensor
     teacher = distiller("cwd", [])
 
     def all_alone() -> None:

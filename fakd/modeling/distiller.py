@@ -15,6 +15,7 @@ from ..functional.precision import autocast
 from ..functional.resize import resize_labels
 from ..losses import DistillLoss
 from ..structures import LossInputs, SegOutput
+from .batch import stack_images, stack_labels
 from .build import build_distill_losses, build_segmentor, build_teacher
 from .segmentor import Segmentor
 from .teacher import FrozenTeacher
@@ -97,7 +98,8 @@ class Distiller(nn.Module):
         """As :meth:`Segmentor.forward`, plus one ``loss_<Name>`` per distillation loss in training."""
         if not self.training:
             return self.student(batched_inputs)
-        images, labels = self.student.stack_batch(batched_inputs)
+        images = stack_images(batched_inputs, self.student.pixel_mean).tensor
+        labels = stack_labels(batched_inputs, self.student.ignore_value, self.device)
         # The teacher first: its activations are freed before the student's are kept for the backward pass.
         teacher, student = self.teacher(images, batched_inputs), self.student.encode(images)
         return {**self.student.losses(student, labels), **self.distillation_losses(student, teacher, labels)}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..functional.cross_entropy import upsampled_cross_entropy
 from ..registry import DECODE_HEAD_REGISTRY, lookup
 from ..structures import SegOutput, SegSpec
+from .batch import stack_images, stack_labels
 from .decode_heads import DecodeHead, FCNHead
 
 
@@ -154,29 +155,11 @@ class Segmentor(nn.Module):
         Returns:
             In training the losses by name, else per image ``{"sem_seg": (K, height, width)}``.
         """
+        images = stack_images(batched_inputs, self.pixel_mean)
         if self.training:
-            images, labels = self.stack_batch(batched_inputs)
-            return self.losses(self.encode(images), labels)
-        stacked = self.stack(batched_inputs)
-        return self.predict(self.encode(stacked.tensor), stacked, batched_inputs)
-
-    def stack_batch(self, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-        """A training batch on the device: raw images (N, 3, H, W) and labels (N, H, W)."""
-        return self.stack(batched_inputs).tensor, self.stack_labels(batched_inputs)
-
-    def stack(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """The raw images as one float batch on the device, padded on the right and bottom with the mean."""
-        raw = [x["image"].to(self.device, non_blocking=True) for x in batched_inputs]
-        if len({x.shape for x in raw}) == 1:
-            return ImageList(torch.stack(raw).float(), [tuple(x.shape[-2:]) for x in raw])
-        # Normalised, the mean is zero, with which convolutions pad too.
-        centred = ImageList.from_tensors([x - self.pixel_mean for x in raw])
-        return ImageList(centred.tensor + self.pixel_mean, centred.image_sizes)
-
-    def stack_labels(self, batched_inputs: list[dict[str, Any]]) -> Tensor:
-        """(N, H, W) int64 labels, padded with the void label as the images are."""
-        labels = [x["sem_seg"].to(self.device, torch.int64, non_blocking=True) for x in batched_inputs]
-        return ImageList.from_tensors(labels, pad_value=self.ignore_value).tensor
+            labels = stack_labels(batched_inputs, self.ignore_value, self.device)
+            return self.losses(self.encode(images.tensor), labels)
+        return self.predict(self.encode(images.tensor), images, batched_inputs)
 
     def normalize(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) of 0 to 255 to what the backbone was trained on."""

@@ -19,6 +19,7 @@ from fakd.data.images import read_image
 from fakd.data.labels import label_reader
 from fakd.data.records import evenly_spaced
 from fakd.evaluation import as_tested
+from fakd.modeling.batch import stack_images
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def predictions(
 def activation(cfg: CfgNode, network: Any, record: dict[str, Any]) -> Tensor:
     """(h, w) squared length of the feature in front of a Segmentor's classifier, at every pixel."""
     item = SemSegMapper(cfg, is_train=False)(record)
-    output = network.encode(network.stack([item]).tensor)
+    output = network.encode(stack_images([item], network.pixel_mean).tensor)
     return output.feature[0].float().square().sum(dim=0).cpu()
 
 

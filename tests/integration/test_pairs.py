@@ -12,6 +12,7 @@ from torch import nn
 
 from fakd.config import NO_RECIPE, RECIPES, load_config, read_experiments
 from fakd.modeling import Distiller
+from fakd.modeling.batch import stack_images, stack_labels
 from fakd.modeling.build import build_distill_losses, build_segmentor
 
 from .conftest import scenes
@@ -62,7 +63,8 @@ def test_a_pair_takes_a_step_with_every_recipe(pair):
 
     # Both networks run once; every recipe sees the same maps, as if it were alone.
     batch = scenes(2, SIDE)
-    raw, labels = student.stack_batch(batch)
+    raw = stack_images(batch, student.pixel_mean).tensor
+    labels = stack_labels(batch, student.ignore_value, student.device)
     taught = distiller.teacher(raw, batch)
     output = student.encode(raw)
     assert output.logits.shape[-2:] == taught.logits.shape[-2:]

@@ -8,6 +8,7 @@ from material import VOID, draw_labels, small_segmentor
 
 from fakd.config import load_config
 from fakd.modeling import Segmentor
+from fakd.modeling.batch import stack_images, stack_labels
 
 SMALL = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.WIDTH", "0.0625", "MODEL.SEM_SEG_HEAD.CHANNELS", "8"]
 SMALL += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "5", "MODEL.AUXILIARY_HEAD.CHANNELS", "8"]
@@ -50,7 +51,7 @@ def test_in_evaluation_it_gives_scores_at_the_size_asked_for():
     batch[1].update(height=100, width=90)
     with torch.no_grad():
         first, second = model(batch)
-        logits = model.encode(model.stack(batch).tensor).logits
+        logits = model.encode(stack_images(batch, model.pixel_mean).tensor).logits
     full = F.interpolate(logits, size=(64, 80), mode="bilinear", align_corners=False)
     assert first["sem_seg"].shape == (5, 64, 80) and second["sem_seg"].shape == (5, 100, 90)
     torch.testing.assert_close(first["sem_seg"], full[0])
@@ -62,7 +63,7 @@ def test_images_of_different_sizes_are_padded_with_the_mean_and_cropped_back():
     """What is outside an image is zero to the network, as if the convolutions had padded it."""
     model = small_segmentor().eval()
     small, large = items((48, 64), (64, 80), labels=False)
-    images = model.stack([small, large])
+    images = stack_images([small, large], model.pixel_mean)
     assert images.tensor.shape == (2, 3, 64, 80)
     normal = model.normalize(images.tensor)
     assert normal[0, :, 48:].abs().max() < 1e-5 and normal[0, :, :, 64:].abs().max() < 1e-5
@@ -79,7 +80,7 @@ def test_images_of_different_sizes_are_padded_with_the_mean_and_cropped_back():
 
 def test_labels_are_padded_with_void():
     model = small_segmentor()
-    labels = model.stack_labels(items((48, 64), (64, 80)))
+    labels = stack_labels(items((48, 64), (64, 80)), model.ignore_value, model.device)
     assert labels.shape == (2, 64, 80) and labels.dtype == torch.int64
     assert (labels[0, 48:] == VOID).all() and (labels[0, :, 64:] == VOID).all()
 
@@ -104,7 +105,7 @@ def test_the_mean_is_over_the_labelled_pixels_or_all():
     values = {}
     for mean in ("valid", "all"):
         model = small_segmentor(loss_mean=mean).eval()  # the same weights, and no dropout
-        output = model.encode(model.stack(batch).tensor)
+        output = model.encode(stack_images(batch, model.pixel_mean).tensor)
         values[mean] = model.losses(output, labels)["loss_seg"].item()
     assert values["all"] == pytest.approx(share * values["valid"], rel=1e-5)
     assert share < 0.9
@@ -117,7 +118,7 @@ def test_another_void_label():
         model = small_segmentor(ignore_value=void).eval()
         labels = torch.stack([x["sem_seg"] for x in batch])
         labels = labels.where(labels != VOID, void)
-        output = model.encode(model.stack(batch).tensor)
+        output = model.encode(stack_images(batch, model.pixel_mean).tensor)
         losses.append(model.losses(output, labels)["loss_seg"].item())
     assert losses[0] == losses[1] > 0
 
@@ -128,7 +129,7 @@ def test_scores_have_the_alignment_of_the_head():
     batch = items((64, 80), (64, 80), labels=False)
     with torch.no_grad():
         scores = model(batch)[0]["sem_seg"]
-        logits = model.encode(model.stack(batch).tensor).logits
+        logits = model.encode(stack_images(batch, model.pixel_mean).tensor).logits
     corners = scores[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     torch.testing.assert_close(corners, logits[0][:, [0, 0, -1, -1], [0, -1, 0, -1]])
 

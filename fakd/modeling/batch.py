@@ -1,0 +1,30 @@
+"""A batch as tensors on the device, from the samples that the loader gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.structures import ImageList
+from torch import Tensor
+
+
+def stack_images(samples: list[dict[str, Any]], padding: Tensor) -> ImageList:
+    """The raw images as one float batch, padded on the right and bottom.
+
+    Args:
+        samples: each with ``image`` (3, H, W).
+        padding: (3, 1, 1) value per channel of what is padded, on the device of the batch. A network's
+            ``pixel_mean`` is zero once normalised, with which convolutions pad too.
+    """
+    raw = [x["image"].to(padding.device, non_blocking=True) for x in samples]
+    if len({x.shape for x in raw}) == 1:
+        return ImageList(torch.stack(raw).float(), [tuple(x.shape[-2:]) for x in raw])
+    centred = ImageList.from_tensors([x - padding for x in raw])
+    return ImageList(centred.tensor + padding, centred.image_sizes)
+
+
+def stack_labels(samples: list[dict[str, Any]], ignore_value: int, device: torch.device) -> Tensor:
+    """(N, H, W) int64 labels, from ``sem_seg`` of each sample, padded with ``ignore_value``."""
+    labels = [x["sem_seg"].to(device, torch.int64, non_blocking=True) for x in samples]
+    return ImageList.from_tensors(labels, pad_value=ignore_value).tensor
