@@ -74,7 +74,8 @@ def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
             solver[name] > solver.BASE_LR,
             f"SOLVER.{name} is {solver[name]}, which is above SOLVER.BASE_LR, {solver.BASE_LR}.",
         )
-    for name in ("STEPS", "GAMMA", "NUM_DECAYS", "BASE_LR_END") if solver.POLY_POWER > 0 else ():
+    others = ("LR_SCHEDULER_NAME", "STEPS", "GAMMA", "NUM_DECAYS", "BASE_LR_END")
+    for name in others if solver.POLY_POWER > 0 else ():
         yield (
             solver[name] != KEYS[f"SOLVER.{name}"].default,
             f"SOLVER.{name} is of a schedule that SOLVER.POLY_POWER {solver.POLY_POWER} replaces. Set "

@@ -51,19 +51,10 @@ class PolyScheduler(ParamScheduler):
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> LRScheduler:
-    """MIN_LR + (BASE_LR - MIN_LR) (1 - t / MAX_ITER)^POLY_POWER; detectron2's if POLY_POWER is 0.
-
-    Raises:
-        ValueError: two schedules are named.
-    """
+    """MIN_LR + (BASE_LR - MIN_LR) (1 - t / MAX_ITER)^POLY_POWER; detectron2's if POLY_POWER is 0."""
     solver = cfg.SOLVER
     if solver.POLY_POWER == 0:
         return build.build_lr_scheduler(cfg, optimizer)
-    if solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR":  # detectron2's default
-        raise ValueError(
-            f"SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME} and SOLVER.POLY_POWER "
-            f"{solver.POLY_POWER} are two schedules. Set SOLVER.POLY_POWER 0.0 to use the former."
-        )
     schedule: ParamScheduler = PolyScheduler(solver.POLY_POWER, solver.MIN_LR / solver.BASE_LR)
     if solver.WARMUP_ITERS > 0:
         schedule = WarmupParamScheduler(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import get_cfg
 from detectron2.modeling import SemanticSegmentor, build_model
 from detectron2.projects.deeplab import add_deeplab_config
 from torch import Tensor, nn
 
 from ..checkpoint.teacher import load_teacher
+from ..config.setup import read_keys
 from .segmentor import Segmentor
 
 
@@ -66,11 +67,14 @@ def wrap_detectron2(model: SemanticSegmentor, input_format: str = "BGR") -> Segm
 
 
 def is_detectron2_config(config_file: str) -> bool:
-    """Whether a yaml describes detectron2's SemanticSegmentor, which has keys and names of its own."""
+    """Whether a yaml describes detectron2's SemanticSegmentor, which has keys and names of its own.
+
+    Raises:
+        ValueError: the file is not yaml, or does not hold keys and their values.
+    """
     if not Path(config_file).is_file():
         return False
-    given = CfgNode.load_yaml_with_base(config_file)
-    return given.get("MODEL", {}).get("META_ARCHITECTURE") == "SemanticSegmentor"
+    return read_keys(config_file).get("MODEL.META_ARCHITECTURE") == "SemanticSegmentor"
 
 
 def load_detectron2_teacher(

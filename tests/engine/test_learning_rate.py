@@ -34,11 +34,6 @@ def test_warm_up_rises_to_where_the_decay_is():
     assert warm[11:] == pytest.approx(plain[11:])
 
 
-def test_two_schedules_at_once_are_an_error():
-    with pytest.raises(ValueError, match="SOLVER.POLY_POWER 0.0"):
-        rates("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR")
-
-
 def test_power_zero_leaves_detectron2_s_schedule():
     values = rates("SOLVER.POLY_POWER", 0.0, "SOLVER.STEPS", "(50,)")
     assert values[:50] == pytest.approx([0.02] * 50) and values[50:] == pytest.approx([0.002] * 50)

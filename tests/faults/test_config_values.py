@@ -143,6 +143,7 @@ def test_a_loss_built_by_hand_checks_its_options():
         (["SOLVER.NESTEROV", True, "SOLVER.MOMENTUM", 0.0], "SOLVER.NESTEROV needs a SOLVER.MOMENTUM"),
         (["SOLVER.GAMMA", 0.5], "SOLVER.GAMMA is of a schedule that SOLVER.POLY_POWER 0.9 replaces"),
         (["SOLVER.STEPS", (5, 7)], "SOLVER.STEPS is of a schedule"),
+        (["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"], "SOLVER.LR_SCHEDULER_NAME .*SOLVER.POLY_POWER 0.0"),
         (["SOLVER.REFERENCE_WORLD_SIZE", 3], "multiple of SOLVER.REFERENCE_WORLD_SIZE"),
         (["KD.LOSSES", ("CWD", "CWD")], "KD.LOSSES names a loss twice"),
         (["TEST.WINDOW", (8, 8)], "TEST.STRIDE"),

@@ -80,3 +80,10 @@ def test_a_student_takes_a_step_beside_it(files):
 def test_another_kind_of_head_is_refused():
     with pytest.raises(ValueError, match="Sequential cannot be a teacher"):
         Detectron2Head(nn.Sequential(nn.Conv2d(3, 3, 1)))
+
+
+def test_a_teachers_config_that_is_no_yaml_is_named(tmp_path):
+    broken = tmp_path / "teacher.yaml"
+    broken.write_text("MODEL: [")
+    with pytest.raises(ValueError, match=r"teacher\.yaml: cannot be read as yaml"):
+        build_teacher(student_config(str(broken), "w.pth"))
