@@ -6,6 +6,7 @@ The same batches come out for any number of workers, for one process or many, an
 import contextlib
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -111,6 +112,11 @@ def leave_signals(worker: int = 0) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _start_method(workers: int) -> str | None:
+    # One of several training processes was spawned and would spawn its workers, which import everything anew.
+    return "fork" if workers and sys.platform == "linux" else None
+
+
 def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | None = None) -> DataLoader:
     """The endless training loader; each batch is a list of dicts, this process's share of the total.
 
@@ -142,6 +148,7 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | N
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
         worker_init_fn=leave_signals,
+        multiprocessing_context=_start_method(cfg.DATALOADER.NUM_WORKERS),
         generator=torch.Generator(),  # else each iter() would draw from the training's generator
     )
 
@@ -160,5 +167,6 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, records: Sequence[dict] |
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
     loader.worker_init_fn = leave_signals
+    loader.multiprocessing_context = _start_method(cfg.DATALOADER.NUM_WORKERS)
     loader.generator = torch.Generator()  # as above: an evaluation must not change the training after it
     return loader
