@@ -7,7 +7,7 @@ Shape legend, used everywhere in this package:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -55,8 +55,27 @@ class SegOutput:
             weight=fn(self.weight),
             bias=optional(self.bias),
             aux_logits=optional(self.aux_logits),
-            stages={name: fn(x) for name, x in self.stages.items()},
+            stages=_Mapped(fn, self.stages),
         )
+
+
+class _Mapped(Mapping[str, Tensor]):
+    """Maps by name to which a function is applied when they are asked for: most losses ask for none."""
+
+    def __init__(self, fn: Callable[[Tensor], Tensor], maps: Mapping[str, Tensor]) -> None:
+        self._fn, self._maps = fn, maps
+        self._done: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._done:
+            self._done[name] = self._fn(self._maps[name])
+        return self._done[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._maps)
+
+    def __len__(self) -> int:
+        return len(self._maps)
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,16 @@ KEYS: dict[str, Key] = {
     "KD.TEACHER.RUN": key("", "folder of a finished run: its config and its final weights are the teacher's"),
     "KD.TEACHER.CONFIG_FILE": key("", "config of the teacher"),
     "KD.TEACHER.WEIGHTS": key("", "file of its weights"),
+    "KD.TEACHER.FAST": key(
+        ("auto",),
+        "off, or a form that costs less: fold batch norms, channels_last, bf16 or fp16, compile; auto: the "
+        "fastest that computes the same up to rounding",
+        choices=("auto", "off", "fold", "channels_last", "bf16", "fp16", "compile"),
+        filled=True,
+    ),
+    "KD.TEACHER.SCALE": key(
+        1.0, "factor of the size of the images that the teacher sees; below 1 it costs less", above=0, most=2
+    ),
     "KD.TEACHER.CHECK_IMAGES": key(
         100, "the teacher is tried on so many before the first step; 0: not", least=0
     ),

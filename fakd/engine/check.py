@@ -65,6 +65,11 @@ def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
         len(set(cfg.KD.LOSSES)) < len(cfg.KD.LOSSES),
         f"KD.LOSSES names a loss twice: {', '.join(cfg.KD.LOSSES)}. Its factor is KD.<Name>.WEIGHT.",
     )
+    fast = cfg.KD.TEACHER.FAST
+    yield (
+        len(fast) > 1 and bool({"auto", "off"} & set(fast)) or {"bf16", "fp16"} <= set(fast),
+        f"KD.TEACHER.FAST is {', '.join(fast)}: name auto or off alone, and one half precision at most.",
+    )
     yield (
         solver.NESTEROV and solver.MOMENTUM == 0,
         "SOLVER.NESTEROV needs a SOLVER.MOMENTUM above 0.",

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from fakd.checkpoint import Checkpointer
 from fakd.data import build_test_loader, build_train_loader
 from fakd.evaluation import PredictionImages, PredictionWriter, SegEvaluator, as_tested
+from fakd.modeling import Distiller
 from fakd.modeling.build import share_batch_norm
 
 from .hooks import (
@@ -41,6 +42,7 @@ from .optimizer import build_lr_scheduler, build_optimizer
 from .signals import signals_deferred
 from .step import StepTrainer, amp_dtype
 from .teacher_check import check_teacher
+from .teacher_form import quicken
 
 logger = logging.getLogger(__name__)
 
@@ -270,9 +272,11 @@ def build_trainer(
         logger.warning(
             f"The run in '{cfg.OUTPUT_DIR}' had not saved a checkpoint yet: it starts from the beginning."
         )
-    teacher = getattr(unwrapped(trainer.model), "teacher", None)
-    if teacher is not None and trainer.start_iter == 0:
-        check_teacher(teacher.network, cfg)
+    model = unwrapped(trainer.model)
+    if isinstance(model, Distiller):
+        if trainer.start_iter == 0:
+            check_teacher(model.teacher.network, cfg)
+        quicken(model, cfg, resumed=trainer.start_iter > 0)
     return trainer
 
 

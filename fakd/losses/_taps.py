@@ -29,7 +29,7 @@ def tap_channels(spec: SegSpec, tap: str, key: str) -> int:
 
 def tap_map(output: SegOutput, tap: str) -> Tensor:
     """(N, C, h, w) of a name that :func:`tap_channels` knows."""
-    return {"feature": output.feature, "logits": output.logits, **output.stages}[tap]
+    return getattr(output, tap) if tap in ("feature", "logits") else output.stages[tap]
 
 
 def tapped_maps(inputs: LossInputs, tap: str) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,7 @@ class Distiller(nn.Module):
         student: the network that is trained.
         teacher: the network to learn from; it is frozen.
         losses: distillation losses by name.
+        teacher_scale: factor of the size of the images that the teacher sees.
 
     Raises:
         ValueError: the two networks have different class counts.
@@ -48,7 +49,14 @@ class Distiller(nn.Module):
     losses: Any  # a ModuleDict of DistillLoss
 
     @configurable
-    def __init__(self, *, student: Segmentor, teacher: Segmentor, losses: Mapping[str, DistillLoss]) -> None:
+    def __init__(
+        self,
+        *,
+        student: Segmentor,
+        teacher: Segmentor,
+        losses: Mapping[str, DistillLoss],
+        teacher_scale: float = 1.0,
+    ) -> None:
         super().__init__()
         k_student, k_teacher = student.spec.num_classes, teacher.spec.num_classes
         if k_student != k_teacher:
@@ -57,7 +65,7 @@ class Distiller(nn.Module):
                 "set MODEL.SEM_SEG_HEAD.NUM_CLASSES alike in both configs (KD.TEACHER.CONFIG_FILE)."
             )
         self.student = student
-        self.teacher = FrozenTeacher(teacher, student.input_format)
+        self.teacher = FrozenTeacher(teacher, student.input_format, teacher_scale)
         self.losses = nn.ModuleDict(losses)
         self._progress = 0.0
 
@@ -70,6 +78,7 @@ class Distiller(nn.Module):
             "student": student,
             "teacher": teacher,
             "losses": build_distill_losses(cfg, student.spec, teacher.spec),
+            "teacher_scale": cfg.KD.TEACHER.SCALE,
         }
 
     @property

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..functional.precision import autocast
 from ..structures import SegOutput
+from .fast_teacher import half_of, in_form
 from .segmentor import Segmentor
 
 
@@ -17,15 +21,21 @@ class FrozenTeacher(nn.Module):
     Args:
         network: the teacher; its parameters require no gradient from now on.
         input_format: "RGB" or "BGR", the channel order of the images it is given.
+        scale: factor of the images' size; the losses bring the smaller maps to the student's grid.
     """
 
-    def __init__(self, network: Segmentor, input_format: str) -> None:
+    def __init__(self, network: Segmentor, input_format: str, scale: float = 1.0) -> None:
         super().__init__()
         self.network = network.requires_grad_(False)
         self.input_format = input_format
+        self.scale = scale
+        self.form: tuple[str, ...] = ()
         self.eval()
 
-    @torch.no_grad()
+    def take_form(self, form: Sequence[str]) -> None:
+        """Compute in a form of :data:`fakd.modeling.fast_teacher.FORMS` from now on."""
+        self.network, self.form = in_form(self.network, form), tuple(form)
+
     def forward(self, images: Tensor, batched_inputs: list[dict[str, Any]]) -> SegOutput:
         """The teacher's maps of a batch.
 
@@ -34,8 +44,25 @@ class FrozenTeacher(nn.Module):
             batched_inputs: the dicts that ``images`` were stacked from. Unused here; a replacement of
                 this module may identify a batch by them.
         """
-        same_order = self.network.input_format == self.input_format
-        return self.network.encode(images if same_order else images.flip(1))
+        return self.encode(images)
+
+    # Not inference mode: its tensors may not be saved for a backward pass, and losses save them.
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> SegOutput:
+        """The teacher's maps, in the precision of its form, of images as :meth:`forward` takes them."""
+        if self.network.input_format != self.input_format:
+            images = images.flip(1)
+        if self.scale != 1:
+            images = F.interpolate(
+                images, scale_factor=self.scale, mode="bilinear", antialias=True, recompute_scale_factor=True
+            )
+        images, half = self.network.normalize(images), half_of(self.form)
+        if "channels_last" in self.form:
+            images = images.contiguous(memory_format=torch.channels_last)
+        if half is None:
+            return self.network.encode_normalized(images)
+        with autocast(images.device, None):
+            return self.network.encode_normalized(images.to(half))
 
     def train(self, mode: bool = True) -> FrozenTeacher:
         """Stays in eval mode."""

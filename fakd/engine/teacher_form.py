@@ -1,0 +1,140 @@
+"""In which form the teacher computes: chosen once at the start of a run, and kept with it."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from fakd.data import build_train_loader
+from fakd.files import atomic_write
+from fakd.modeling import Distiller
+from fakd.modeling.fast_teacher import agreement
+from fakd.modeling.teacher import FrozenTeacher
+from fakd.validation import parse, read_json
+
+logger = logging.getLogger(__name__)
+
+# What `auto` asks of a form, on the first batch: the same arg-max on this share of the pixels, and no logit
+# further from float32's than this share of the largest.
+LEAST_SAME = 0.999
+MOST_ERROR = 0.01
+_SECONDS = 1.0  # of measuring
+_ROUNDS = 5
+FILE = "teacher_form.json"
+
+
+class _Kept(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    form: list[str]
+
+
+def quicken(model: Distiller, cfg: CfgNode, resumed: bool) -> None:
+    """Gives a distiller's teacher the form that KD.TEACHER.FAST asks for; called by every rank.
+
+    The choice depends on the device, the network and the first batch, never on a stopwatch: two runs of one
+    config and seed compute the same on one machine, alone and in a pack. It is kept in the run's folder, so
+    that a run that is resumed elsewhere goes on with it. What the form gains is measured and logged.
+
+    Args:
+        model: as it was built.
+        cfg: of the run.
+        resumed: take the form that the run began with; one from before there were forms has none.
+    """
+    teacher = model.get_submodule("teacher")
+    if not isinstance(teacher, FrozenTeacher):
+        return
+    kept = Path(cfg.OUTPUT_DIR, FILE)
+    form: tuple[str, ...] = ()
+    if resumed:
+        form = tuple(parse(_Kept, read_json(kept), kept).form) if kept.is_file() else ()
+    elif tuple(cfg.KD.TEACHER.FAST) != ("off",):
+        form = _chosen(model, teacher, cfg)
+    form = comm.all_gather(form)[0]  # each rank has seen its own part of the batch
+    if form:
+        teacher.take_form(form)
+    if comm.is_main_process() and not resumed:
+        with atomic_write(kept, "w") as file:
+            json.dump({"form": form}, file)
+
+
+def candidates(device: torch.device, asked: Sequence[str], mixed_precision: bool) -> list[tuple[str, ...]]:
+    """The forms to try, the fastest first.
+
+    Args:
+        device: the teacher's.
+        asked: KD.TEACHER.FAST, not `off`.
+        mixed_precision: autocast gives half precision already.
+    """
+    if tuple(asked) != ("auto",):
+        return [tuple(asked)]
+    exact = ("fold", "channels_last")
+    half = "" if mixed_precision else _half_of_device(device)
+    return [*([(*exact, half)] if half else []), exact]
+
+
+def _half_of_device(device: torch.device) -> str:
+    """The half precision that a device computes faster than float32; "" if there is none."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type != "cpu":
+        return ""
+    known = torch.cpu.get_capabilities()
+    return "bf16" if known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16") else ""
+
+
+def _chosen(model: Distiller, teacher: FrozenTeacher, cfg: CfgNode) -> tuple[str, ...]:
+    images, asked = _first_images(model, cfg), tuple(cfg.KD.TEACHER.FAST)
+    plain = teacher.encode(images).logits.float()
+    for form in candidates(images.device, asked, cfg.SOLVER.AMP.ENABLED):
+        other = FrozenTeacher(teacher.network, teacher.input_format, teacher.scale)
+        other.take_form(form)
+        same, error = agreement(other.encode(images).logits.float(), plain)
+        agrees = same >= LEAST_SAME and error <= MOST_ERROR
+        found = (
+            f"{', '.join(form)}: the arg-max of {100 * same:.2f} % of a batch's pixels is float32's, and no "
+            f"logit differs by more than {error:.1e} of the largest"
+        )
+        if agrees or asked != ("auto",):
+            before, after = _milliseconds(teacher, other, images)
+            logger.log(
+                logging.INFO if agrees and after <= 1.05 * before else logging.WARNING,
+                f"The teacher computes in the form {found}. A batch of {len(images)} takes it {after:.1f} ms "
+                f"instead of {before:.1f} (KD.TEACHER.FAST).",
+            )
+            return form
+        logger.info(f"The teacher does not compute in the form {found}: too far for KD.TEACHER.FAST auto.")
+    logger.warning("The teacher computes as it is, because no form agrees with it (KD.TEACHER.FAST auto).")
+    return ()
+
+
+def _first_images(model: Distiller, cfg: CfgNode) -> Tensor:
+    """What the first part of the first batch shows: (N, 3, H, W) on the device."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATALOADER.NUM_WORKERS = 0
+    batch = next(iter(build_train_loader(cfg)))
+    return model.student.stack(batch[: len(batch) // cfg.SOLVER.ACCUMULATE]).tensor
+
+
+def _milliseconds(first: FrozenTeacher, second: FrozenTeacher, images: Tensor) -> tuple[float, float]:
+    """The shortest forward pass of each; they take turns for about a second, or a few rounds."""
+    best, end = {first: math.inf, second: math.inf}, time.perf_counter() + _SECONDS
+    for _ in range(_ROUNDS):
+        for teacher in best:
+            start = time.perf_counter()
+            teacher.encode(images)
+            if images.is_cuda:
+                torch.cuda.synchronize()
+            best[teacher] = min(best[teacher], 1e3 * (time.perf_counter() - start))
+        if time.perf_counter() > end:
+            break
+    return best[first], best[second]
