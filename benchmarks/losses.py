@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fakd.functional.augmentation import augmented_pixel_kl
-from fakd.functional.cross_entropy import upsampled_cross_entropy
 from fakd.functional.divergence import Offset, channel_kl, pixel_kl, softmax_kl
+from fakd.functional.label_losses import upsampled_cross_entropy
 
 from . import reference
 from .harness import Floor, Loss, check, loss_and_gradients

@@ -124,6 +124,15 @@ KEYS: dict[str, Key] = {
     "MODEL.SEM_SEG_HEAD.LOSS_MEAN": key(
         "valid", "divide the cross-entropy by the labelled pixels or by all", choices=("valid", "all")
     ),
+    "MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS": key(
+        (), "factor of the cross-entropy of each class; [] for 1", kind=float, least=0
+    ),
+    "MODEL.SEM_SEG_HEAD.HARDEST": key(
+        1.0, "share of pixels, those of the largest cross-entropy, that it counts", above=0, most=1
+    ),
+    "MODEL.SEM_SEG_HEAD.JACCARD_WEIGHT": key(
+        0.0, "factor of the soft Jaccard loss, which helps rare classes", least=0
+    ),
     "MODEL.AUXILIARY_HEAD.WEIGHT": key(0.4, "factor of its loss; 0 builds none", least=0),
     "MODEL.AUXILIARY_HEAD.IN_FEATURE": key("res4", "the map it sees"),
     "MODEL.AUXILIARY_HEAD.CHANNELS": key(64, "in front of its classifier", least=1),

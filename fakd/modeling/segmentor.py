@@ -12,7 +12,7 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from ..functional.cross_entropy import upsampled_cross_entropy
+from ..functional.label_losses import hardest_labels, upsampled_cross_entropy, upsampled_jaccard
 from ..registry import DECODE_HEAD_REGISTRY, lookup
 from ..structures import SegOutput, SegSpec
 from .batch import stack_images, stack_labels
@@ -48,12 +48,16 @@ class Segmentor(nn.Module):
         ignore_value: label of void pixels.
         loss_mean: "valid" divides the cross-entropy by the labelled pixels, "all" by all of them, as
             mmsegmentation does.
+        class_weights: factor of the cross-entropy of each class's pixels; () for 1.
+        hardest: the share of pixels, those with the largest cross-entropy, that count in it.
+        jaccard_weight: factor of the soft Jaccard loss, which is added.
         channels_last: keep maps with a pixel's channels side by side in memory. The same network; depthwise
             convolutions on a CPU are faster.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    class_weights: Tensor
 
     @configurable
     def __init__(
@@ -68,6 +72,9 @@ class Segmentor(nn.Module):
         input_format: str = "RGB",
         ignore_value: int = 255,
         loss_mean: str = "valid",
+        class_weights: tuple[float, ...] = (),
+        hardest: float = 1.0,
+        jaccard_weight: float = 0.0,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
@@ -81,7 +88,16 @@ class Segmentor(nn.Module):
         self.auxiliary_weight = auxiliary_weight
         self.input_format = input_format
         self.ignore_value = ignore_value
+        k = decode_head.num_classes
+        if len(class_weights) not in (0, k):
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS has {len(class_weights)} numbers for {k} classes; give "
+                "one for each, or [] for 1."
+            )
         self.loss_mean = loss_mean
+        self.hardest = hardest
+        self.jaccard_weight = jaccard_weight
+        self.register_buffer("class_weights", torch.tensor(class_weights or [1.0] * k), False)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         if channels_last:
@@ -111,6 +127,9 @@ class Segmentor(nn.Module):
             "input_format": cfg.INPUT.FORMAT,
             "ignore_value": head.IGNORE_VALUE,
             "loss_mean": head.LOSS_MEAN,
+            "class_weights": head.CLASS_WEIGHTS,
+            "hardest": head.HARDEST,
+            "jaccard_weight": head.JACCARD_WEIGHT,
             "channels_last": cfg.MODEL.CHANNELS_LAST,
         }
 
@@ -166,19 +185,27 @@ class Segmentor(nn.Module):
         return (images - self.pixel_mean) / self.pixel_std
 
     def losses(self, output: SegOutput, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy of both heads at the labels' resolution, by name."""
+        """Cross-entropy of both heads, and soft Jaccard of the first, at the labels' resolution, by name."""
         losses = {"loss_seg": self._cross_entropy(output.logits, labels)}
+        if self.jaccard_weight:
+            losses["loss_jaccard"] = self.jaccard_weight * upsampled_jaccard(
+                output.logits.float(), labels, self.ignore_value, self.decode_head.align_corners
+            )
         if output.aux_logits is not None:
             losses["loss_aux"] = self.auxiliary_weight * self._cross_entropy(output.aux_logits, labels)
         return losses
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        total = upsampled_cross_entropy(
-            logits.float(), labels, self.ignore_value, self.decode_head.align_corners
-        )
+        where = (self.ignore_value, self.decode_head.align_corners)
+        logits = logits.float()
+        if self.hardest < 1:
+            labels = hardest_labels(logits, labels, self.hardest, *where)
+        total = upsampled_cross_entropy(logits, labels, *where, weight=self.class_weights)
         if self.loss_mean == "all":
             return total / labels.numel()
-        return total / (labels != self.ignore_value).sum().clamp(min=1)
+        valid = labels != self.ignore_value
+        weights = self.class_weights[labels.where(valid, 0)] * valid  # (N, H, W)
+        return total / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
     def predict(
         self, output: SegOutput, images: ImageList, batched_inputs: list[dict[str, Any]]

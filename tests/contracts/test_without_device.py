@@ -29,7 +29,7 @@ from torch.func import functional_call
 from fakd.engine import step as step_module
 from fakd.engine.step import StepTrainer
 from fakd.evaluation import SegEvaluator
-from fakd.functional.cross_entropy import upsampled_cross_entropy
+from fakd.functional.label_losses import hardest_labels, upsampled_cross_entropy, upsampled_jaccard
 from fakd.layers import Critic, build_adapter
 from fakd.losses.skds_holistic import gradient_penalty
 from fakd.modeling import Distiller
@@ -100,10 +100,12 @@ def test_a_loss_is_one_graph(name):
     loss(meta_inputs()).backward()
 
 
+@pytest.mark.parametrize("loss", [upsampled_cross_entropy, upsampled_jaccard])
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_the_cross_entropy_reads_no_value(align_corners):
+def test_the_losses_of_labels_read_no_value(loss, align_corners):
     logits = torch.empty(2, 5, 9, 11, device="meta", requires_grad=True)
-    upsampled_cross_entropy(logits, draw_labels(size=(65, 88), device="meta"), 255, align_corners).backward()
+    labels = hardest_labels(logits, draw_labels(size=(65, 88), device="meta"), 0.5, 255, align_corners)
+    loss(logits, labels, 255, align_corners).backward()
     assert logits.grad.device.type == "meta"
 
 

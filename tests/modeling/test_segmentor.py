@@ -7,6 +7,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from material import VOID, draw_labels, small_segmentor
 
 from fakd.config import load_config
+from fakd.functional.label_losses import upsampled_jaccard
 from fakd.modeling import Segmentor
 from fakd.modeling.batch import stack_images, stack_labels
 
@@ -109,6 +110,28 @@ def test_the_mean_is_over_the_labelled_pixels_or_all():
         values[mean] = model.losses(output, labels)["loss_seg"].item()
     assert values["all"] == pytest.approx(share * values["valid"], rel=1e-5)
     assert share < 0.9
+
+
+def test_task_losses_by_their_keys():
+    options = ["MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS", [1.0, 2.0, 0.5, 1.0, 4.0]]
+    options += ["MODEL.SEM_SEG_HEAD.HARDEST", 0.3, "MODEL.SEM_SEG_HEAD.JACCARD_WEIGHT", 2.0]
+    model = build_model(load_config(opts=[*map(str, SMALL), *map(str, options)]))
+    batch = items((64, 80), (64, 80))
+    labels = torch.stack([x["sem_seg"] for x in batch])
+    output = model.encode(torch.stack([x["image"] for x in batch]).float())
+    losses = model.losses(output, labels)
+    assert set(losses) == {"loss_seg", "loss_aux", "loss_jaccard"}
+    scores = F.interpolate(output.logits, size=(64, 80), mode="bilinear", align_corners=False)
+    plain = F.cross_entropy(scores, labels, ignore_index=VOID, reduction="none").flatten()
+    hardest = plain.topk(int(0.3 * plain.numel())).indices
+    weights = torch.tensor(options[1])[labels.flatten()[hardest]]
+    torch.testing.assert_close(losses["loss_seg"], (weights * plain[hardest]).sum() / weights.sum())
+    torch.testing.assert_close(losses["loss_jaccard"], 2 * upsampled_jaccard(output.logits, labels))
+
+
+def test_class_weights_of_another_number_are_refused():
+    with pytest.raises(ValueError, match="CLASS_WEIGHTS has 2 numbers for 5 classes"):
+        build_model(load_config(opts=[*SMALL, "MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS", "[1.0, 2.0]"]))
 
 
 def test_another_void_label():
