@@ -76,6 +76,13 @@ KEYS: dict[str, Key] = {
     "DATASETS.TEST": key(
         ("toyscenes_val",), "names of the test sets; the best checkpoint is that of the first"
     ),
+    "DATASETS.UNLABELLED": key((), "names of sets whose images are trained on without their labels, if any"),
+    "DATASETS.LABEL_SHARE": key(
+        1.0, "share of each training set whose labels are used; the others are left out", above=0, most=1
+    ),
+    "DATASETS.LABEL_BLOCKS": key(
+        0, "runs of neighbours that this share is taken in; 1: the first of the set, 0: every n-th", least=0
+    ),
     "DATASETS.CUSTOM": key(
         None,
         "yaml files that describe data of your own (docs/add_a_dataset.md)",
@@ -84,6 +91,12 @@ KEYS: dict[str, Key] = {
         optional=True,
     ),
     "DATALOADER.NUM_WORKERS": key(2, "processes that read images, per training process", least=0),
+    "DATALOADER.UNLABELLED_SHARE": key(
+        0.5,
+        "of each batch, images of DATASETS.UNLABELLED; 1: all, for losses without labels",
+        least=0,
+        most=1,
+    ),
     # Network.
     "MODEL.META_ARCHITECTURE": key("Segmentor", "what is trained; KD.LOSSES make it the Distiller"),
     "MODEL.DEVICE": key("cuda" if torch.cuda.is_available() else "cpu", "as torch names it"),
@@ -203,6 +216,13 @@ KEYS: dict[str, Key] = {
     # Distillation.
     "KD.RECIPE": key("", "a method with its settings: a name in fakd/config/recipes, or a path"),
     "KD.LOSSES": key((), "registered names; each has its options in a node KD.<Name>"),
+    "KD.PSEUDO_CONFIDENCE": key(
+        1.0,
+        "losses with the teacher that read labels take its class, in images without labels, where its "
+        "probability is at least this; 1: nowhere",
+        least=0,
+        most=1,
+    ),
     "KD.TEACHER.RUN": key("", "folder of a finished run: its config and its final weights are the teacher's"),
     "KD.TEACHER.CONFIG_FILE": key("", "config of the teacher"),
     "KD.TEACHER.WEIGHTS": key("", "file of its weights"),

@@ -98,10 +98,12 @@ def _count(
     record: dict, num_classes: int, ignore_label: int, id_map: Mapping[int, int] | None
 ) -> np.ndarray | _Problem:
     """Pixels by class, void last; or what is wrong."""
-    path = record["sem_seg_file_name"]
+    path = record.get("sem_seg_file_name")
     try:
         with open_image(record["file_name"]) as picture:
             size = decode(picture).size[::-1]
+            if path is None:  # an image without a label, as if all of it were void
+                return np.append(np.zeros(num_classes, np.int64), size[0] * size[1])
             label = read_label(path, ignore_label, -1, id_map)
             if label.shape != size:
                 return _Problem(size_error(record, picture, label))
@@ -147,7 +149,9 @@ def _draw_sheet(records: list[dict], metadata: Metadata, path: str | Path, numbe
     sheet = Image.new("RGB", (_COLUMNS * _TILE[0], height), "white")
     for place, record in enumerate(chosen):
         image = Image.fromarray(read_image(record["file_name"]))
-        label = read_label(record["sem_seg_file_name"], metadata.ignore_label, -1, metadata.get("id_map"))
+        label = np.full((1, 1), -1)
+        if "sem_seg_file_name" in record:
+            label = read_label(record["sem_seg_file_name"], metadata.ignore_label, -1, metadata.get("id_map"))
         row, column = divmod(place, _COLUMNS)
         for part, tile in enumerate((image, Image.fromarray(colours[label]))):
             # Enlarged pixel by pixel, so that one sees what is in the files.

@@ -22,6 +22,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .mapper import SemSegMapper
+from .selection import labelled_records, unlabelled_count, unlabelled_records
 
 Mapper = Callable[[dict], dict]
 
@@ -55,13 +56,77 @@ class PositionSampler(Sampler):
         self.world_size = comm.get_world_size() if world_size is None else world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        position, epoch = self.start + self.rank, -1
-        order: np.ndarray = np.empty(0)
+        position, shuffles = self.start + self.rank, _Shuffles(self.size, self.seed)
         while True:
-            if position // self.size != epoch:
-                epoch = position // self.size
-                order = np.random.RandomState(_seed_words(self.seed, epoch)).permutation(self.size)
-            yield position, int(order[position % self.size])
+            yield position, shuffles[position]
+            position += self.world_size
+
+
+class _Shuffles:
+    """Entry p of an endless row of shuffles of ``size`` numbers, each drawn from the key and its place."""
+
+    def __init__(self, size: int, *key: int) -> None:
+        self._size, self._key, self._epoch = size, key, -1
+        self._order: np.ndarray = np.empty(0)
+
+    def __getitem__(self, position: int) -> int:
+        epoch, place = divmod(position, self._size)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.RandomState(_seed_words(*self._key, epoch)).permutation(self._size)
+        return int(self._order[place])
+
+
+class MixedSampler(PositionSampler):
+    """Batches of labelled and unlabelled samples in a fixed proportion, each kind shuffled by itself.
+
+    The first ``size`` indices are labelled, the next ``unlabelled_size`` are not. Which samples a batch
+    holds, and with which random numbers, depends on seed and position alone; every process, and every part of
+    a batch that is computed at a time, gets its even share of both kinds.
+
+    Args:
+        size: number of labelled samples; may be 0 if all of a batch is unlabelled.
+        unlabelled_size: number of the others.
+        batch: number of samples of a batch, over all processes.
+        unlabelled: how many of these are unlabelled, at least one.
+        seed, start, rank, world_size: see :class:`PositionSampler`.
+        parts: that a process computes its share of a batch in.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        unlabelled_size: int,
+        batch: int,
+        unlabelled: int,
+        seed: int,
+        start: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        parts: int = 1,
+    ) -> None:
+        super().__init__(size + unlabelled_size, seed, start, rank, world_size)
+        self.labelled_size, self.batch, self.labelled = size, batch, batch - unlabelled
+        per_part = max(1, batch // self.world_size // parts)
+        # The first slot of every part of every process, then the second of each: labelled until there are
+        # enough.
+        turns = sorted(range(batch), key=lambda slot: (slot // self.world_size % per_part, slot))
+        self._place = dict(zip(sorted(turns[: self.labelled]), range(batch), strict=False))
+        self._place |= zip(sorted(turns[self.labelled :]), range(self.labelled, batch), strict=True)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        labelled = _Shuffles(self.labelled_size, self.seed)
+        unlabelled = _Shuffles(self.size - self.labelled_size, self.seed, 1)
+        position = self.start + self.rank
+        while True:
+            number, slot = divmod(position, self.batch)
+            place = self._place[slot]
+            if place < self.labelled:
+                index = labelled[number * self.labelled + place]
+            else:
+                index = unlabelled[number * (self.batch - self.labelled) + place - self.labelled]
+                index += self.labelled_size
+            yield number * self.batch + place, index
             position += self.world_size
 
 
@@ -123,13 +188,14 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | N
     Building is cheap and starts no worker: iteration does.
 
     Args:
-        cfg: reads SEED, DATASETS.TRAIN, SOLVER.IMS_PER_BATCH, DATALOADER.NUM_WORKERS and the mapper's keys.
+        cfg: reads SEED, DATASETS, SOLVER.IMS_PER_BATCH and ACCUMULATE, DATALOADER and the mapper's keys.
         start_position: number of samples already consumed by all processes together: a resumed run passes
             batches drawn so far times IMS_PER_BATCH. ``loader.sampler.start`` may also be set later.
         mapper: in place of :class:`SemSegMapper`.
 
     Raises:
-        ValueError: IMS_PER_BATCH is not divisible by the number of processes.
+        ValueError: IMS_PER_BATCH is not divisible by the number of processes, a training set has no labels,
+            or there is no image of a kind that a batch is to hold.
     """
     world_size = comm.get_world_size()
     batch_size, rest = divmod(cfg.SOLVER.IMS_PER_BATCH, world_size)
@@ -139,12 +205,19 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | N
             f"processes ({world_size})."
         )
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-    records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
+    records = labelled_records(cfg)
+    others = unlabelled_records(cfg, records)
+    unlabelled = unlabelled_count(cfg, len(others))
+    if unlabelled:
+        sizes = len(records), len(others), cfg.SOLVER.IMS_PER_BATCH, unlabelled
+        sampler: PositionSampler = MixedSampler(*sizes, seed, start_position, parts=cfg.SOLVER.ACCUMULATE)
+    else:
+        sampler = PositionSampler(len(records), seed, start_position)
     mapper = mapper or SemSegMapper(cfg, is_train=True)
     return DataLoader(
-        PositionDataset(DatasetFromList(records, copy=False), mapper, seed),
+        PositionDataset(DatasetFromList([*records, *others], copy=False), mapper, seed),
         batch_size=batch_size,
-        sampler=PositionSampler(len(records), seed, start_position),
+        sampler=sampler,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
         worker_init_fn=leave_signals,

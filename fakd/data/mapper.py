@@ -21,7 +21,9 @@ class SemSegMapper:
 
     Called with a dataset dict, returns a copy of it with ``image``, (C, H, W) uint8 in the configured
     channel order, and in training ``sem_seg``, (H, W) int64 with ``ignore_value`` for void. Outside training
-    the label is not read: the evaluator reads it at full size.
+    the label is not read: the evaluator reads it at full size. In training a dict without
+    ``sem_seg_file_name`` is an image without a label: all of its ``sem_seg`` is void, and ``unlabelled``,
+    (H, W) bool, is False where it was padded.
 
     Random numbers come from NumPy's global generator, as in all detectron2 augmentations.
     """
@@ -104,17 +106,26 @@ class SemSegMapper:
         self.augmentations(aug_input)
         if self.is_train:
             sample["sem_seg"] = torch.from_numpy(aug_input.sem_seg.astype(np.int64))
+            if "sem_seg_file_name" not in sample:
+                sample["unlabelled"] = sample["sem_seg"] != self.ignore_value
+                sample["sem_seg"] = torch.full_like(sample["sem_seg"], self.ignore_value)
         sample["image"] = torch.from_numpy(np.array(aug_input.image.transpose(2, 0, 1), order="C"))
         return sample
 
     def _read_crop(self, sample: dict) -> T.AugInput:
         with open_image(sample["file_name"]) as picture:
-            label = self._read_checked_label(sample, picture)
+            label, has_label = self._label_of(sample, picture)
             if self.crop is None:
                 return T.AugInput(as_array(decode(picture), self.image_format), sem_seg=label)
-            cut = self.crop.get_transform(label, label)
+            cut = self.crop.get_transform(label, label if has_label else None)
             window = cut.cut(decode(picture, cut.factor))
         return T.AugInput(as_array(window, self.image_format), sem_seg=cut.apply_segmentation(label))
+
+    def _label_of(self, sample: dict, picture: Image.Image) -> tuple[np.ndarray, bool]:
+        """The checked label and True; a label of zeros and False where there is none."""
+        if "sem_seg_file_name" in sample:
+            return self._read_checked_label(sample, picture), True
+        return np.zeros(shown_size(picture)[::-1], np.uint8 if self.fits_byte else np.int32), False
 
     def _read_checked_label(self, sample: dict, picture: Image.Image) -> np.ndarray:
         """(H, W) class ids in one byte, or in four where one does not hold them all."""
@@ -146,7 +157,7 @@ def common_label_ids(names: tuple[str, ...], num_classes: int) -> tuple[int, Map
         ValueError: a dataset's class names do not number ``num_classes``, or the ids differ.
     """
     found = {}
-    for name in names:
+    for name in names or ():
         metadata = MetadataCatalog.get(name)
         classes = metadata.get("stuff_classes")
         if classes is not None and len(classes) != num_classes:
@@ -160,4 +171,4 @@ def common_label_ids(names: tuple[str, ...], num_classes: int) -> tuple[int, Map
         raise ValueError(f"DATASETS.TRAIN mixes datasets with different void ids: {void_ids}.")
     if any(id_map != found[names[0]][1] for _, id_map in found.values()):
         raise ValueError(f"DATASETS.TRAIN mixes datasets with different id maps: {', '.join(names)}.")
-    return found[names[0]]
+    return found[names[0]] if names else (255, None)

@@ -13,6 +13,7 @@ from torch import nn
 from ..config.checks import check_values
 from ..config.defaults import KEYS
 from ..evaluation import as_tested
+from ..registry import DISTILL_LOSS_REGISTRY
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -41,7 +42,7 @@ def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
     solver, head, size = cfg.SOLVER, cfg.MODEL.SEM_SEG_HEAD, tuple(cfg.INPUT.BASE_SIZE)
     processes, reference = comm.get_world_size(), solver.REFERENCE_WORLD_SIZE
     yield not cfg.OUTPUT_DIR, "OUTPUT_DIR is empty: name the folder of the run."
-    yield not cfg.DATASETS.TRAIN, "DATASETS.TRAIN is empty: there is nothing to train on."
+    yield from _without_labels(cfg)
     yield (
         reference > 0 and solver.IMS_PER_BATCH % reference != 0,
         f"SOLVER.IMS_PER_BATCH ({solver.IMS_PER_BATCH}) must be a multiple of SOLVER.REFERENCE_WORLD_SIZE "
@@ -95,6 +96,35 @@ def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
         )
 
 
+def _without_labels(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
+    """As :func:`_contradictions`, of images without labels."""
+    train, others, share = cfg.DATASETS.TRAIN, cfg.DATASETS.UNLABELLED, cfg.DATALOADER.UNLABELLED_SHARE
+    yield not train and not others, "DATASETS.TRAIN is empty: there is nothing to train on."
+    yield (
+        not train and share < 1,
+        f"DATASETS.TRAIN is empty, but DATALOADER.UNLABELLED_SHARE is {share}: name a labelled set, or set "
+        "it to 1 to train on DATASETS.UNLABELLED alone.",
+    )
+    if not others or share < 1:
+        return
+    yield (
+        not cfg.KD.LOSSES,
+        "DATALOADER.UNLABELLED_SHARE is 1, so no picture has a label, and without KD.LOSSES nothing is "
+        "learnt from the others. Set it below 1, or choose a recipe that needs no labels, such as pd.",
+    )
+    if cfg.KD.PSEUDO_CONFIDENCE < 1:
+        return
+    known = dict(DISTILL_LOSS_REGISTRY)
+    for name in cfg.KD.LOSSES:
+        without = ", ".join(sorted(other for other, loss in known.items() if not loss.needs_labels))
+        yield (
+            name in known and known[name].needs_labels,
+            f"KD.LOSSES: {name} reads labels, but DATALOADER.UNLABELLED_SHARE is 1, so no picture has one. "
+            "Set it below 1, or KD.PSEUDO_CONFIDENCE below 1 to take the teacher's classes for labels, or "
+            f"choose from those that read none: {without}.",
+        )
+
+
 def check_place(cfg: CfgNode) -> None:
     """Whether the values of a config are in range, and its datasets and its device are there.
 
@@ -108,7 +138,7 @@ def check_place(cfg: CfgNode) -> None:
             f"MODEL.BACKBONE.TIMM_OPTIONS is {options}, but must hold name, value, name, value, ..."
         )
     known = DatasetCatalog.list()
-    for split in ("TRAIN", "TEST"):
+    for split in ("TRAIN", "TEST", "UNLABELLED"):
         for name in cfg.DATASETS[split]:
             if name not in known:
                 near = ", ".join(difflib.get_close_matches(name, known)) or "none"

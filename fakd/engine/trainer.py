@@ -159,7 +159,8 @@ class Trainer(DefaultTrainer):
         return [*on_all, *(on_main if is_main else []), StopOnSignal(save.save)]
 
     def _class_names(self) -> Sequence[str]:
-        known = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).get("stuff_classes")
+        first = (*self.cfg.DATASETS.TRAIN, *self.cfg.DATASETS.UNLABELLED)[0]
+        known = MetadataCatalog.get(first).get("stuff_classes")
         return known or [str(i) for i in range(self.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
 
     def _evaluate(self) -> dict[str, Any]:

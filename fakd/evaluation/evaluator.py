@@ -43,7 +43,14 @@ class SegEvaluator(DatasetEvaluator):
         self._classes: list[str] = list(metadata.stuff_classes)
         self._ignore_label: int = metadata.ignore_label
         self._read_label = read_label or label_reader(metadata)
-        self._label_files = {d["file_name"]: d["sem_seg_file_name"] for d in DatasetCatalog.get(dataset_name)}
+        records = DatasetCatalog.get(dataset_name)
+        if missing := [d["file_name"] for d in records if "sem_seg_file_name" not in d]:
+            raise ValueError(
+                f"'{dataset_name}' cannot be evaluated on: {len(missing)} of its {len(records)} pictures "
+                f"have no label, such as '{missing[0]}'. DATASETS.TEST needs labelled sets; "
+                "DATASETS.UNLABELLED takes others."
+            )
+        self._label_files = {d["file_name"]: d["sem_seg_file_name"] for d in records}
         self.reset()
 
     def reset(self) -> None:

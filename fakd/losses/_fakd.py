@@ -17,6 +17,8 @@ from .base import DistillLoss, option
 class FeatureAugmentedLoss(DistillLoss):
     """A distillation loss under features drawn from N(s_i, lambda Sigma_y), in closed form."""
 
+    needs_labels = True
+
     @dataclass
     class Config(DistillLoss.Config):
         tau: float = option(1.0, "temperature", above=0)
@@ -74,7 +76,7 @@ class FeatureAugmentedLoss(DistillLoss):
         """Labels (N, M) with K where void, whose offset is zero, and the mask of the pixels that count."""
         num_classes = inputs.student.logits.shape[1]
         labels = torch.where(inputs.valid, inputs.labels, num_classes).flatten(1)
-        return labels, inputs.valid.flatten(1) if self.config.mask_ignored else None
+        return labels, inputs.kept.flatten(1) if self.config.mask_ignored else None
 
 
 def with_void_column(table: Tensor) -> Tensor:

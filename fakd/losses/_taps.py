@@ -59,5 +59,5 @@ def class_logits(inputs: LossInputs, standardize: bool) -> tuple[Tensor, Tensor]
 
 
 def valid_mask_for(inputs: LossInputs, like: Tensor) -> Tensor:
-    """(N, 1, h, w) bool, the labelled pixels on the grid of a map."""
-    return resize_labels(inputs.valid, like.shape[-2:])[:, None]
+    """(N, 1, h, w) bool, the pixels that are not void on the grid of a map."""
+    return resize_labels(inputs.kept, like.shape[-2:])[:, None]

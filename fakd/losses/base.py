@@ -29,7 +29,8 @@ class DistillLoss(nn.Module):
     A subclass registers itself with ``@DISTILL_LOSS_REGISTRY.register()``, nests a dataclass
     ``Config(DistillLoss.Config)`` and implements :meth:`forward`. Each field of ``Config`` becomes the key
     ``KD.<ClassName>.<FIELD>``. Trainable parts and statistics are ordinary sub-modules, parameters and
-    buffers: they are trained, saved and resumed with the run and never reach the student's checkpoint.
+    buffers: they are trained, saved and resumed with the run and never reach the student's checkpoint. A loss
+    that is nothing without labels says so by ``needs_labels = True``.
 
     Args:
         config: the options.
@@ -44,6 +45,7 @@ class DistillLoss(nn.Module):
         weight: float = option(1.0, "factor of this loss in the sum", least=0)
 
     paper: str = ""
+    needs_labels: bool = False  # without a label it teaches nothing, or nothing of its own
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__()

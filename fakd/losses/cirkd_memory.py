@@ -46,6 +46,7 @@ class CIRKDMemory(DistillLoss):
     """
 
     paper = "Yang et al. 2022 (CIRKD), section 3.3"
+    needs_labels = True
 
     @dataclass
     class Config(DistillLoss.Config):

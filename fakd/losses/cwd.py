@@ -59,7 +59,7 @@ class CWD(DistillLoss):
             self.adapter = build_adapter("CWD", *channels, norm=config.adapter_norm)
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        valid = inputs.valid.flatten(1) if self.config.mask_ignored else None
+        valid = inputs.kept.flatten(1) if self.config.mask_ignored else None
         total = inputs.student.logits.new_zeros(())
         if self.config.source != "feature":
             student, teacher = class_logits(inputs, self.config.standardize)

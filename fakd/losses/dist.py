@@ -39,7 +39,7 @@ class DIST(DistillLoss):
         q, p = ((x / self.config.tau).softmax(1).transpose(0, 1).flatten(1) for x in logits)  # (K, N M)
         weight = q.new_ones(1, q.shape[1])
         if self.config.mask_ignored:
-            weight = inputs.valid.reshape(1, -1).to(q.dtype)
+            weight = inputs.kept.reshape(1, -1).to(q.dtype)
         between = (1 - correlation(q, p, weight=None, dim=0)) * weight[0]
         between = between.sum() / weight.sum().clamp(min=1)
         # Without a pixel every column is zero, and so would be its correlation.

@@ -25,6 +25,7 @@ class DKD(DistillLoss):
     """
 
     paper = "Zhao et al. 2022 (DKD)"
+    needs_labels = True
 
     @dataclass
     class Config(DistillLoss.Config):

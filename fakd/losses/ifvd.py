@@ -25,6 +25,7 @@ class IFVD(DistillLoss):
     """
 
     paper = "Wang et al. 2020 (IFVD)"
+    needs_labels = True
 
     @dataclass
     class Config(DistillLoss.Config):

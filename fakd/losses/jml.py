@@ -29,6 +29,7 @@ class JML(DistillLoss):
     """
 
     paper = "Wang et al. 2023 (JML)"
+    needs_labels = True
 
     @dataclass
     class Config(DistillLoss.Config):

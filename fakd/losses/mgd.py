@@ -50,6 +50,6 @@ class MGD(DistillLoss):
         target = resize_like(inputs.teacher.feature, feature)
         n, _, h, w = feature.shape
         kept = torch.rand(n, 1, h, w, device=feature.device) >= self.config.mask_ratio
-        counted = inputs.valid[:, None] if self.config.mask_ignored else torch.ones_like(kept)
+        counted = inputs.kept[:, None] if self.config.mask_ignored else torch.ones_like(kept)
         error = self.generator(feature * (kept & counted)) - target
         return (error * counted).square().sum() / n

@@ -48,9 +48,9 @@ class NormalizedFeature(DistillLoss):
         if self.config.norm == "pixel":
             error = (F.normalize(feature, dim=1) - F.normalize(target, dim=1)).square().sum(1)  # (N, h, w)
         else:
-            counted = inputs.valid if self.config.mask_ignored else torch.ones_like(inputs.valid)
+            counted = inputs.kept if self.config.mask_ignored else torch.ones_like(inputs.valid)
             student, teacher = (standardized_channels(x, counted) for x in (feature, target))
             error = (student - teacher).square().mean(1)  # (N, h, w)
         if not self.config.mask_ignored:
             return error.mean()
-        return (error * inputs.valid).sum() / inputs.valid.sum().clamp(min=1)
+        return (error * inputs.kept).sum() / inputs.kept.sum().clamp(min=1)

@@ -34,5 +34,5 @@ class PD(DistillLoss):
 
     def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = class_logits(inputs, self.config.standardize)
-        valid = inputs.valid.flatten(1) if self.config.mask_ignored else None
+        valid = inputs.kept.flatten(1) if self.config.mask_ignored else None
         return pixel_kl(student, teacher, self.config.tau, valid)

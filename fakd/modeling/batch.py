@@ -28,3 +28,21 @@ def stack_labels(samples: list[dict[str, Any]], ignore_value: int, device: torch
     """(N, H, W) int64 labels, from ``sem_seg`` of each sample, padded with ``ignore_value``."""
     labels = [x["sem_seg"].to(device, torch.int64, non_blocking=True) for x in samples]
     return ImageList.from_tensors(labels, pad_value=ignore_value).tensor
+
+
+def stack_unlabelled(samples: list[dict[str, Any]], labels: Tensor) -> Tensor | None:
+    """(N, H, W) bool, the pixels of images without labels as the mapper marks them; None if there are none.
+
+    Args:
+        samples: per image, where it has no label, ``unlabelled`` (H, W) bool.
+        labels: (N, H, W), of the same batch.
+    """
+    if not any("unlabelled" in item for item in samples):
+        return None
+    masks = [
+        item["unlabelled"].to(labels.device, non_blocking=True)
+        if "unlabelled" in item
+        else torch.zeros_like(item["sem_seg"], dtype=torch.bool, device=labels.device)
+        for item in samples
+    ]
+    return ImageList.from_tensors(masks, pad_value=False).tensor

@@ -15,8 +15,9 @@ from ..functional.precision import autocast
 from ..functional.resize import resize_labels
 from ..losses import DistillLoss
 from ..structures import LossInputs, SegOutput
-from .batch import stack_images, stack_labels
+from .batch import stack_images, stack_labels, stack_unlabelled
 from .build import build_distill_losses, build_segmentor, build_teacher
+from .pseudo_labels import PseudoLabels
 from .segmentor import Segmentor
 from .teacher import FrozenTeacher
 
@@ -39,6 +40,8 @@ class Distiller(nn.Module):
         teacher: the network to learn from; it is frozen.
         losses: distillation losses by name.
         teacher_scale: factor of the size of the images that the teacher sees.
+        pseudo_confidence: in images without labels, losses that read labels take the teacher's class where
+            its probability is at least this; 1: nowhere.
 
     Raises:
         ValueError: the two networks have different class counts.
@@ -56,6 +59,7 @@ class Distiller(nn.Module):
         teacher: Segmentor,
         losses: Mapping[str, DistillLoss],
         teacher_scale: float = 1.0,
+        pseudo_confidence: float = 1.0,
     ) -> None:
         super().__init__()
         k_student, k_teacher = student.spec.num_classes, teacher.spec.num_classes
@@ -67,6 +71,7 @@ class Distiller(nn.Module):
         self.student = student
         self.teacher = FrozenTeacher(teacher, student.input_format, teacher_scale)
         self.losses = nn.ModuleDict(losses)
+        self.pseudo_labels = PseudoLabels(pseudo_confidence, student.ignore_value)
         self._progress = 0.0
 
     @classmethod
@@ -79,6 +84,7 @@ class Distiller(nn.Module):
             "teacher": teacher,
             "losses": build_distill_losses(cfg, student.spec, teacher.spec),
             "teacher_scale": cfg.KD.TEACHER.SCALE,
+            "pseudo_confidence": cfg.KD.PSEUDO_CONFIDENCE,
         }
 
     @property
@@ -97,11 +103,12 @@ class Distiller(nn.Module):
 
     def pop_scalars(self) -> dict[str, Tensor]:
         """Scalars the losses have logged, as ``<loss>/<name>``; they are cleared."""
-        return {
+        scalars = {
             f"{name}/{key}": value
             for name, loss in self.losses.items()
             for key, value in loss.pop_scalars().items()
         }
+        return scalars | self.pseudo_labels.pop_scalars()
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """As :meth:`Segmentor.forward`, plus one ``loss_<Name>`` per distillation loss in training."""
@@ -111,12 +118,20 @@ class Distiller(nn.Module):
         labels = stack_labels(batched_inputs, self.student.ignore_value, self.device)
         # The teacher first: its activations are freed before the student's are kept for the backward pass.
         teacher, student = self.teacher(images, batched_inputs), self.student.encode(images)
-        return {**self.student.losses(student, labels), **self.distillation_losses(student, teacher, labels)}
+        unlabelled = stack_unlabelled(batched_inputs, labels)
+        losses = self.student.losses(student, labels)
+        return {**losses, **self.distillation_losses(student, teacher, labels, unlabelled)}
 
     def distillation_losses(
-        self, student: SegOutput, teacher: SegOutput, labels: Tensor
+        self, student: SegOutput, teacher: SegOutput, labels: Tensor, unlabelled: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Every loss times its weight, as ``loss_<Name>``, from both networks' maps and (N, H, W) labels.
+        """Every loss times its weight, as ``loss_<Name>``.
+
+        Args:
+            student: its maps, with gradient.
+            teacher: its maps.
+            labels: (N, H, W) of class ids and void.
+            unlabelled: (N, H, W) bool, the pixels of images without labels, or None.
 
         Raises:
             ValueError: a loss returned something other than a scalar.
@@ -124,12 +139,17 @@ class Distiller(nn.Module):
         # Softmaxes over thousands of pixels, and covariances, are too inaccurate in half precision.
         with autocast(self.device, None):
             small = resize_labels(labels, student.feature.shape[-2:])
+            teacher = teacher.detach().float()
+            if unlabelled is not None:
+                unlabelled = resize_labels(unlabelled, small.shape[-2:])
+                small = self.pseudo_labels(small, unlabelled, teacher.logits)
             inputs = LossInputs(
                 student=student.float(),
-                teacher=teacher.detach().float(),
+                teacher=teacher,
                 labels=small,
                 valid=small != self.student.ignore_value,
                 progress=self._progress,
+                unlabelled=unlabelled,
             )
             values = {name: loss(inputs) for name, loss in self.losses.items()}
         for name, value in values.items():

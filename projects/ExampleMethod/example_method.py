@@ -37,5 +37,5 @@ class CosineFeature(DistillLoss):
         feature = self.projector(inputs.student.feature)
         target = resize_like(inputs.teacher.feature, feature)
         distance = 1 - F.cosine_similarity(feature, target, dim=1)
-        distance = (distance - self.config.margin).clamp(min=0) * inputs.valid
-        return distance.sum() / inputs.valid.sum().clamp(min=1)
+        distance = (distance - self.config.margin).clamp(min=0) * inputs.kept
+        return distance.sum() / inputs.kept.sum().clamp(min=1)

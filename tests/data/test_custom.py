@@ -137,3 +137,26 @@ def test_camvid_described_as_one_s_own_data_is_camvid():
     assert [os.path.realpath(r["sem_seg_file_name"]) for r in own] == [
         os.path.realpath(r["sem_seg_file_name"]) for r in DatasetCatalog.get("camvid_val")
     ]
+
+
+def test_a_split_of_images_alone(describe, tmp_path):
+    write_pairs(tmp_path / "more", 2)
+    path = describe(splits={"unlabelled": {"images": "more/images"}, "unlabelled2": {"images": "list.txt"}})
+    (tmp_path / "list.txt").write_text("more/images/1.png\n")
+    register_custom([path])
+    assert [r["image_id"] for r in DatasetCatalog.get("mine_unlabelled")] == ["0", "1"]
+    records = DatasetCatalog.get("mine_unlabelled2")
+    assert [(r["height"], r["width"]) for r in records] == [(96, 128)]
+    assert all("sem_seg_file_name" not in r for r in records)
+
+
+def test_labels_beside_pictures_that_should_have_none_are_pointed_out(describe, tmp_path, caplog):
+    write_pairs(tmp_path / "more", 2)
+    register_custom([describe(splits={"unlabelled": {"images": "more/images"}})])
+    DatasetCatalog.get("mine_unlabelled")
+    assert "labels/0.png' looks like the label" in caplog.text
+
+
+def test_an_unlabelled_split_that_names_labels_is_refused(describe):
+    with pytest.raises(ValueError, match="splits.unlabelled names labels"):
+        register_custom([describe(splits={"unlabelled": {"images": "images", "labels": "labels"}})])

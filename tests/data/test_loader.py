@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fakd.data import build_test_loader, build_train_loader
-from fakd.data.loader import PositionSampler
+from fakd.data.loader import MixedSampler, PositionSampler
+from fakd.data.selection import labelled_indices
 
 
 def _batches(cfg, number, start=0):
@@ -114,3 +115,122 @@ def test_the_test_loader_gives_every_image_once_and_whole(cfg, dataset):
     assert [sample["image_id"] for sample in samples] == [str(i) for i in range(7)]
     assert {tuple(sample["image"].shape) for sample in samples} == {(3, 96, 128)}
     assert "sem_seg" not in samples[0]
+
+
+# Labelled and unlabelled ---------------------------------------------------------------------------------
+
+
+def _mixed(number, batch=6, unlabelled=3, **options):
+    return list(islice(MixedSampler(4, 9, batch, unlabelled, seed=0, **options), number * batch))
+
+
+def test_a_mixed_batch_holds_each_kind_in_its_proportion_and_every_sample_once_an_epoch():
+    stream = _mixed(12)
+    batches = [stream[i : i + 6] for i in range(0, 72, 6)]
+    assert all(sum(index >= 4 for _, index in batch) == 3 for batch in batches)
+    labelled = [index for _, index in stream if index < 4]
+    others = [index for _, index in stream if index >= 4]
+    assert all(sorted(labelled[i : i + 4]) == [0, 1, 2, 3] for i in range(0, 36, 4))
+    assert all(sorted(others[i : i + 9]) == list(range(4, 13)) for i in range(0, 36, 9))
+    assert sorted(position for position, _ in stream) == list(range(72))  # no two share random numbers
+
+
+@pytest.mark.parametrize(("world_size", "parts"), [(2, 1), (1, 2), (2, 2), (3, 1)])
+def test_mixed_batches_hold_the_same_for_any_number_of_processes_and_parts(world_size, parts):
+    whole = _mixed(4, 12, 6, rank=0, world_size=1)
+    own = 12 // world_size
+    streams = [
+        list(islice(MixedSampler(4, 9, 12, 6, 0, 0, rank, world_size, parts), 4 * own))
+        for rank in range(world_size)
+    ]
+    for step in range(4):
+        shares = [stream[step * own : (step + 1) * own] for stream in streams]
+        together = [pair for share in shares for pair in share]
+        assert sorted(together) == sorted(whole[step * 12 : (step + 1) * 12])
+        for share in shares:
+            for part in range(parts):
+                found = share[part * own // parts : (part + 1) * own // parts]
+                assert abs(len(found) - 2 * sum(index >= 4 for _, index in found)) <= 1
+
+
+def test_a_mixed_sampler_goes_on_where_another_stopped():
+    assert _mixed(5)[12:] == _mixed(3, start=12)
+
+
+@pytest.fixture
+def unlabelled(cfg, dataset):
+    """The config, with the same pictures for unlabelled ones."""
+    cfg.DATASETS.UNLABELLED, cfg.DATASETS.LABEL_SHARE = ("small_test",), 0.3
+    return cfg
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_loader_of_both_kinds_goes_on_where_the_first_stopped(unlabelled, workers):
+    expected = _batches(unlabelled, 5)
+    unlabelled.DATALOADER.NUM_WORKERS = workers
+    _assert_same(_batches(unlabelled, 3, start=2 * unlabelled.SOLVER.IMS_PER_BATCH), expected[2:])
+
+
+def test_unlabelled_pictures_are_the_others_and_come_without_labels(unlabelled):
+    samples = [sample for batch in _batches(unlabelled, 10) for sample in batch]
+    with_label = {sample["image_id"] for sample in samples if "unlabelled" not in sample}
+    others = {sample["image_id"] for sample in samples if "unlabelled" in sample}
+    assert with_label == {"0", "3"} and others == set("12456")
+    for sample in samples:
+        if "unlabelled" in sample:
+            assert (sample["sem_seg"] == 255).all() and sample["unlabelled"].dtype == torch.bool
+
+
+def test_padding_of_an_unlabelled_picture_is_not_of_it(unlabelled):
+    unlabelled.INPUT.SCALE_RANGE, unlabelled.INPUT.CROP.SIZE = (0.5, 0.5), (64, 72)  # of 48 x 64 pixels
+    unlabelled.INPUT.RANDOM_FLIP = "none"
+    sample = next(x for x in _batches(unlabelled, 1)[0] if "unlabelled" in x)
+    assert sample["unlabelled"][:48, :64].all()
+    assert not sample["unlabelled"][48:].any() and not sample["unlabelled"][:, 64:].any()
+
+
+def test_a_share_of_one_needs_no_labelled_picture_and_takes_all(cfg, dataset):
+    cfg.DATASETS.TRAIN, cfg.DATASETS.UNLABELLED = (), ("small_test",)
+    cfg.DATALOADER.UNLABELLED_SHARE = 1.0
+    samples = [sample for batch in _batches(cfg, 7) for sample in batch]
+    assert all("unlabelled" in sample for sample in samples)
+    assert {sample["image_id"] for sample in samples} == set("0123456")
+
+
+def test_unlabelled_sets_without_another_picture_are_left_out_with_a_warning(cfg, dataset, caplog):
+    expected = _batches(cfg, 2)
+    cfg.DATASETS.UNLABELLED = ("small_test",)
+    _assert_same(_batches(cfg, 2), expected)
+    assert "DATASETS.UNLABELLED (small_test) holds no picture" in caplog.text
+
+
+@pytest.mark.parametrize(("share", "kind"), [(0.1, "unlabelled"), (0.9, "labelled")])
+def test_a_share_that_leaves_a_batch_none_of_a_kind_is_refused(unlabelled, share, kind):
+    unlabelled.DATALOADER.UNLABELLED_SHARE = share
+    with pytest.raises(ValueError, match=rf"UNLABELLED_SHARE {share} of SOLVER.IMS_PER_BATCH 4.* no {kind}"):
+        build_train_loader(unlabelled)
+
+
+def test_a_training_set_without_labels_is_refused_by_its_name(cfg, dataset, monkeypatch):
+    record = {"file_name": "a.png", "height": 1, "width": 1}
+    monkeypatch.setattr("fakd.data.selection.get_detection_dataset_dicts", lambda *a, **k: [record])
+    with pytest.raises(ValueError, match=r"'small_test'.*1 of 1.*a\.png.*DATASETS.UNLABELLED"):
+        build_train_loader(cfg)
+
+
+@pytest.mark.parametrize(
+    ("share", "blocks", "expected"),
+    [
+        (1.0, 0, list(range(10))),
+        (1.0, 1, list(range(10))),
+        (0.4, 1, [0, 1, 2, 3]),
+        (0.4, 2, [0, 1, 5, 6]),
+        (0.2, 0, [0, 5]),
+        (0.3, 2, [0, 5, 6]),
+        (0.01, 1, [0]),
+        (0.2, 7, [0, 5]),
+    ],
+)
+def test_the_share_of_the_labels_is_taken_in_blocks(cfg, share, blocks, expected):
+    cfg.DATASETS.LABEL_SHARE, cfg.DATASETS.LABEL_BLOCKS = share, blocks
+    assert labelled_indices(10, cfg) == expected

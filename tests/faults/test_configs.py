@@ -179,3 +179,26 @@ def test_plugins_are_looked_for_beside_the_file_that_names_them(write, tmp_path,
     cfg = load_config(file, recipe=str(tmp_path / "b/recipe.yaml"))
     assert cfg.PLUGINS == (str(tmp_path / "b/own.py"), str(tmp_path / "a/own.py"))
     assert os.environ["FOUND_a"] == os.environ["FOUND_b"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("opts", "told"),
+    [
+        (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN is empty, but DATALOADER.UNLABELLED_SHARE is 0.5"),
+        (["DATALOADER.UNLABELLED_SHARE", 1], "without KD.LOSSES nothing is learnt"),
+        (
+            ["DATALOADER.UNLABELLED_SHARE", 1, "KD.LOSSES", "('PD','DKD')"],
+            "DKD reads labels, .*KD.PSEUDO_CONFIDENCE below 1 .*those that read none: .*PD",
+        ),
+        (["DATASETS.UNLABELLED", "('toyscenes_trian',)"], "DATASETS.UNLABELLED: there is no dataset"),
+    ],
+)
+def test_pictures_without_labels_that_teach_nothing(opts, told):
+    cfg = load_config("", ["DATASETS.UNLABELLED", "('toyscenes_train',)", *opts])
+    assert re.search(told, message_of(lambda: check_config(cfg)))
+
+
+def test_pictures_without_labels_for_losses_that_need_none_are_no_fault():
+    opts = ["DATASETS.TRAIN", "()", "DATASETS.UNLABELLED", "('toyscenes_train',)"]
+    for more in (["KD.LOSSES", "('PD',)"], ["KD.LOSSES", "('DKD',)", "KD.PSEUDO_CONFIDENCE", 0.9]):
+        check_config(load_config("", [*opts, "DATALOADER.UNLABELLED_SHARE", 1.0, *more]))

@@ -18,8 +18,9 @@ from pydantic import Field, field_validator, model_validator
 from fakd.validation import Strict, parse, read_yaml
 
 from .colours import colour_map
-from .folders import list_pairs, make_record
+from .folders import list_pairs, list_pictures, make_record
 
+WITHOUT_LABELS = "unlabelled"  # begins the names of splits of images alone
 LARGEST_ID = 65535  # of a label picture of 16 bits
 # Names become parts of file names: of contact sheets, of folders of predictions.
 _NAME = re.compile(r"\w[\w .-]*")
@@ -29,13 +30,14 @@ class Split(Strict):
     """Images and their labels: two folders, or two lists or text files of paths.
 
     Attributes:
-        images, labels: a folder, a text file of paths, or a list of paths.
+        images, labels: a folder, a text file of paths, or a list of paths; a split whose name begins with
+            "unlabelled" has no labels.
         image_suffix: end of the names of a folder's images; "" takes every png and jpg.
         label_suffix: likewise of labels, which are else named as their image.
     """
 
     images: Any
-    labels: Any
+    labels: Any = None
     image_suffix: str = ""
     label_suffix: str = ".png"
 
@@ -98,6 +100,21 @@ class Description(Strict):
                     f"the colour of '{name}' must be [red, green, blue], each 0 to 255, not {colour!r}"
                 )
         return tuple((name, tuple(colour)) for name, colour in zip(names, colours, strict=True))
+
+    @model_validator(mode="after")
+    def _have_labels_unless_named_so(self) -> "Description":
+        for name, split in self.splits.items():
+            if split.labels is None and not name.startswith(WITHOUT_LABELS):
+                raise ValueError(
+                    f"splits.{name}.labels is missing; a split of images alone has a name that begins with "
+                    f"'{WITHOUT_LABELS}'"
+                )
+            if split.labels is not None and name.startswith(WITHOUT_LABELS):
+                raise ValueError(
+                    f"splits.{name} names labels, which would not be read: give the split another name to "
+                    "use them, or leave them out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _tell_ids_apart(self) -> "Description":
@@ -199,19 +216,31 @@ def load_custom(dataset: CustomDataset, split: str) -> list[dict]:
     """
     entry = dataset.description.splits[split]
     where = f"Named in '{dataset.path}', splits: {split}."
-    images, labels = (_resolve(given, dataset.root, where) for given in (entry.images, entry.labels))
+    images = _resolve(entry.images, dataset.root, where)
+    if entry.labels is None:
+        if isinstance(images, str):
+            return list_pictures(images, where, entry.image_suffix)
+        _check_files(images, where)
+        return [make_record(image, None, image_id=f"{i:06d}") for i, image in enumerate(images)]
+    labels = _resolve(entry.labels, dataset.root, where)
     if isinstance(images, str) and isinstance(labels, str):
         return list_pairs(images, labels, where, entry.image_suffix, entry.label_suffix)
     if isinstance(images, str) or isinstance(labels, str):
         raise ValueError(f"images and labels must both be folders or both be lists. {where}")
     if not images or len(images) != len(labels):
         raise ValueError(f"{len(images)} images and {len(labels)} labels; expected as many of both. {where}")
-    for file in (*images, *labels):
-        if not os.path.isfile(file):
-            raise FileNotFoundError(f"No file '{file}'. {where}")
+    _check_files([*images, *labels], where)
     return [
         make_record(*pair, image_id=f"{i:06d}") for i, pair in enumerate(zip(images, labels, strict=True))
     ]
+
+
+def _check_files(files: Sequence[str], where: str) -> None:
+    for file in files:
+        if not os.path.isfile(file):
+            raise FileNotFoundError(f"No file '{file}'. {where}")
+    if not files:
+        raise ValueError(f"The list of images is empty. {where}")
 
 
 def _resolve(given: str | list[str], root: str, where: str) -> str | list[str]:

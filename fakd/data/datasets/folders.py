@@ -1,9 +1,12 @@
 """Datasets that are images and label pictures in folders or lists, as detectron2 dataset dicts."""
 
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..images import open_image, shown_size
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -62,6 +65,52 @@ def list_pairs(
     return records
 
 
+def list_pictures(folder: str, remedy: str, image_suffix: str = "") -> list[dict]:
+    """Lists a folder of images without labels as detectron2 dataset dicts, sorted by file name.
+
+    Args:
+        folder: holds png or jpg images.
+        remedy, image_suffix: see :func:`list_pairs`.
+
+    Returns:
+        Dicts without ``sem_seg_file_name``. There is a warning if files look like the images' labels.
+
+    Raises:
+        FileNotFoundError: the folder is missing or holds no image.
+        ValueError: two images share a stem, of which one may be the other's label, or one cannot be read.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"No folder '{os.path.abspath(folder)}'. {remedy}")
+    images = _by_stem(folder, image_suffix)
+    if not images:
+        what = f"'*{image_suffix}'" if image_suffix else "png or jpg image"
+        raise FileNotFoundError(f"No {what} in '{os.path.abspath(folder)}'. {remedy}")
+    if beside := _labels_beside(folder, images):
+        logger.warning(
+            "'%s' is taken for images without labels, but '%s' looks like the label of one of them. If it "
+            "is, name the folder of the labels beside that of the images; if labels lie among the images, "
+            "tell these apart by image_suffix. %s",
+            folder,
+            beside,
+            remedy,
+        )
+    return [make_record(os.path.join(folder, name), None, stem) for stem, name in images.items()]
+
+
+def _labels_beside(folder: str, images: Mapping[str, str]) -> str:
+    """A file that looks like an image's label: of its name with another end, or in a folder beside; or ""."""
+    stem = next(iter(images))
+    parent, own = os.path.split(os.path.normpath(folder))
+    above, last = os.path.split(parent)
+    places = [os.path.join(parent, name) for name in (f"{own}annot", "labels", "masks", "annotations")]
+    if last in ("images", "img", "image"):
+        places += [os.path.join(above, name, own) for name in ("labels", "masks", "annotations")]
+    candidates = [os.path.join(place, f"{stem}.png") for place in places if place != os.path.normpath(folder)]
+    ends = ("_label", "_labels", "_mask", "_labelIds", "_gt")
+    candidates += [os.path.join(folder, f"{stem}{end}.png") for end in ends]
+    return next(filter(os.path.isfile, candidates), "")
+
+
 def _by_stem(folder: str, suffix: str) -> dict[str, str]:
     """The images of a folder by name without suffix, sorted."""
     images: dict[str, str] = {}
@@ -70,7 +119,10 @@ def _by_stem(folder: str, suffix: str) -> dict[str, str]:
             continue
         stem = name[: -len(suffix)] if suffix else os.path.splitext(name)[0]
         if stem in images:
-            raise ValueError(f"Two images with the stem '{stem}' in '{os.path.abspath(folder)}'.")
+            raise ValueError(
+                f"Two images with the stem '{stem}' in '{os.path.abspath(folder)}'. If one is the label of "
+                "the other, tell them apart by their ends (image_suffix, label_suffix)."
+            )
         images[stem] = name
     return images
 
@@ -84,8 +136,8 @@ def _files(folder: str) -> list[str]:
     return found
 
 
-def make_record(image_file: str, label_file: str, image_id: str) -> dict:
-    """The dataset dict of one pair; reads the header of the image only.
+def make_record(image_file: str, label_file: str | None, image_id: str) -> dict:
+    """The dataset dict of an image with its label, or without; reads the header of the image only.
 
     Raises:
         ValueError: the image cannot be read.
@@ -94,7 +146,7 @@ def make_record(image_file: str, label_file: str, image_id: str) -> dict:
         width, height = shown_size(picture)
     return {
         "file_name": image_file,
-        "sem_seg_file_name": label_file,
+        **({} if label_file is None else {"sem_seg_file_name": label_file}),
         "height": height,
         "width": width,
         "image_id": image_id,
