@@ -16,6 +16,7 @@ from torch import Tensor
 from fakd.data import build_train_loader
 from fakd.files import atomic_write
 from fakd.modeling import Distiller
+from fakd.modeling.batch import stack_images
 from fakd.modeling.fast_teacher import agreement
 from fakd.modeling.teacher import FrozenTeacher
 from fakd.validation import parse, read_json
@@ -122,7 +123,7 @@ def _first_images(model: Distiller, cfg: CfgNode) -> Tensor:
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = 0
     batch = next(iter(build_train_loader(cfg)))
-    return model.student.stack(batch[: len(batch) // cfg.SOLVER.ACCUMULATE]).tensor
+    return stack_images(batch[: len(batch) // cfg.SOLVER.ACCUMULATE], model.student.pixel_mean).tensor
 
 
 def _milliseconds(first: FrozenTeacher, second: FrozenTeacher, images: Tensor) -> tuple[float, float]:
