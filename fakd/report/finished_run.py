@@ -145,8 +145,9 @@ class FinishedRun(BaseModel):
         )
         content["config_file"] = _portable(self.config_file or "")
         # Not of the values that the digest is made of.
-        rounded = {key: _rounded(value) for key, value in content.items() if key in _MEASURED}
-        return json.dumps(content | rounded, separators=(",", ":"))
+        measured = json.dumps({key: value for key, value in content.items() if key in _MEASURED})
+        content |= json.loads(measured, parse_float=lambda digits: float(f"{float(digits):.6g}"))
+        return json.dumps(content, separators=(",", ":"))
 
 
 def without_paths(config: dict[str, Any], teacher: str) -> dict[str, Any]:
@@ -185,11 +186,3 @@ def digest_of(config: Mapping[str, Any], run: FinishedRun | None = None) -> str:
     if run is not None and run.max_seconds is not None:
         decides["max_seconds"] = run.max_seconds
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(each) for each in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value

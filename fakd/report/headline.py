@@ -2,24 +2,14 @@
 
 import pandas as pd
 
-from .statistics import (
-    MIN_SEEDS,
-    Difference,
-    interval_text,
-    mean_std,
-    paired_difference,
-    seeds_text,
-    signed,
-)
+from .statistics import MIN_SEEDS, Difference, interval_text, mean_std, seeds_text, signed
 from .table import STUDENT, RunTable
 
 
 def lead(table: RunTable) -> str:
     """The one sentence to read."""
     dataset = table.datasets[0]
-    student = table.by_seed(table.baseline, dataset)
-    differences = [paired_difference(table.by_seed(m, dataset), student) for m in table.methods]
-    found = [d for d in differences if d is not None]
+    found = [d for d in (table.versus(method, dataset) for method in table.methods) if d is not None]
     if not found:
         return f"Nothing can be compared yet: that takes {table.reference} and a method at the same seed."
     if max(d.num_seeds for d in found) == 1:
@@ -54,7 +44,7 @@ def sentences(table: RunTable) -> list[str]:
     for method in table.methods:
         values = table.by_seed(method, dataset)
         if len(values):
-            difference = paired_difference(values, student)
+            difference = table.versus(method, dataset)
             verdict = _verdict(difference, table.reference) + _closed(difference, student, teacher)
             told.append(f"**{method}** reaches {_reached(values)}{verdict}.")
     return told + [_further(table, name) for name in others]
@@ -96,11 +86,9 @@ def _closed(difference: Difference | None, student: pd.Series, teacher: pd.Serie
 
 
 def _further(table: RunTable, dataset: str) -> str:
-    student = table.by_seed(table.baseline, dataset)
     parts = []
     for run in table.names:
-        values = table.by_seed(run, dataset)
-        difference = paired_difference(values, student) if run in table.methods else None
+        values, difference = table.by_seed(run, dataset), table.versus(run, dataset)
         if len(values):
             parts.append(f"{run} {mean_std(values)}" + (f" ({_brief(difference)})" if difference else ""))
     return f"On `{dataset}`: {', '.join(parts)}."

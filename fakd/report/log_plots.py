@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from .page import Picture
 from .plots import clean, plain_log, png, styles
 from .table import RunTable
 
@@ -18,10 +20,10 @@ _SPREAD = {"trace": "trace", "eigenvalue": "largest eigenvalue"}
 _HIGHLIGHTED = 5  # classes with a colour of their own
 
 
-def logged(table: RunTable) -> bytes | None:
-    """A panel per loss, per number a loss logs (as its lambda) and for the learning rate.
+def logged(table: RunTable) -> Iterator[Picture]:
+    """A panel per loss, per number a loss logs (as its lambda) and for the learning rate, if any is logged.
 
-    Thin lines are seeds, thick ones their mean. None where nothing was logged.
+    Thin lines are seeds, thick ones their mean.
     """
     columns = dict.fromkeys(column for logs in table.logs.values() for log in logs for column in log)
     names = [name for name in _FIRST if name in columns]
@@ -29,7 +31,7 @@ def logged(table: RunTable) -> bytes | None:
     names += sorted(name for name in columns if _is_of_a_loss(name))
     names += [name for name in ("lr",) if name in columns]
     if not names:
-        return None
+        return
     style = {run: style | {"marker": ""} for run, style in styles(table).items()}
     rows = -(-len(names) // 3)
     figure = Figure(figsize=(11, 0.8 + 2.3 * rows), layout="constrained")
@@ -48,7 +50,12 @@ def logged(table: RunTable) -> bytes | None:
     handles = [Line2D([], [], **style[run], label=run) for run in table.logs]
     figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=9)
     figure.supxlabel("iteration", fontsize=9)
-    return png(figure)
+    caption = (
+        "What was logged: the weighted losses as they enter the sum, numbers of single losses (lambda is "
+        "the strength of FAKD's augmentation), the learning rate. Losses of different methods share no "
+        "scale."
+    )
+    yield Picture("logged", png(figure), caption)
 
 
 def covariances(logs: list[pd.DataFrame]) -> list[str]:
@@ -56,11 +63,11 @@ def covariances(logs: list[pd.DataFrame]) -> list[str]:
     return sorted({column.split("/")[0] for log in logs for column in log if "/trace/" in column})
 
 
-def spread(table: RunTable) -> bytes | None:
+def spread(table: RunTable) -> Iterator[Picture]:
     """A row per run and loss that keeps covariances: their trace and largest eigenvalue, a line per class.
 
     The classes that end highest have a colour, the others are grey; the dashed line is the median. Mean over
-    seeds. None where nothing of the kind was logged.
+    seeds. No picture where nothing of the kind was logged.
     """
     found = {
         (run, loss): pd.concat(logs).groupby(level=0).mean()
@@ -68,7 +75,7 @@ def spread(table: RunTable) -> bytes | None:
         for loss in covariances(logs)
     }
     if not found:
-        return None
+        return
     palette = [color_sequences["petroff10"][i] for i in (0, 1, 2, 4, 9)]
     figure = Figure(figsize=(10, 0.4 + 2.7 * len(found)), layout="constrained")
     grid = figure.subplots(len(found), 2, squeeze=False)
@@ -89,7 +96,11 @@ def spread(table: RunTable) -> bytes | None:
             clean(axes, "both")
             axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.supxlabel("iteration", fontsize=9)
-    return png(figure)
+    caption = (
+        "How far the features of a class spread: trace and largest eigenvalue of its running covariance, "
+        "a line per class, mean over seeds. Coloured: the classes that end highest; dashed: the median."
+    )
+    yield Picture("covariance", png(figure), caption)
 
 
 def _is_of_a_loss(name: str) -> bool:

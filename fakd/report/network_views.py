@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,19 +39,16 @@ class NetworkViews:
         table: RunTable,
         num_images: int,
         left_out: list[str],
-        allow_plugins: bool = False,
-        allow_pickle: bool = False,
+        trust: Mapping[str, Any],
     ):
         """
         Args:
             table: the runs.
             num_images: of the first test set that the networks are shown.
             left_out: takes a sentence for each network that is not at hand.
-            allow_plugins, allow_pickle: obey what the runs' configs say of them, see
-                :func:`fakd.config.load_config`.
+            trust: ``allow_plugins`` and ``allow_pickle`` of :func:`fakd.config.load_config`.
         """
-        self._table, self._num_images, self._left_out = table, num_images, left_out
-        self._trust = {"allow_plugins": allow_plugins, "allow_pickle": allow_pickle}
+        self._table, self._num_images, self._left_out, self._trust = table, num_images, left_out, trust
 
     def panels(self) -> Picture:
         """Predictions and maps of errors on the images where the runs differ most.

@@ -7,7 +7,7 @@ its experiments reached, and the README, between two marks, the tables made of b
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,18 +135,13 @@ def write_tables(project: str) -> Path:
         ValueError: the README has not both marks.
     """
     path = _folder(project) / "README.md"
-    before, after = _around(path)
-    with atomic_write(path, "w") as file:
-        file.write(f"{before}{BEGIN}\n\n{tables(project)}\n{END}{after}")
-    return path
-
-
-def _around(path: Path) -> Iterator[str]:
     text = path.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(f"'{path}' needs the line '{BEGIN}' and below it '{END}', each once.")
-    yield text.partition(BEGIN)[0]
-    yield text.partition(END)[2]
+    with atomic_write(path, "w") as file:
+        before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+        file.write(f"{before}{BEGIN}\n\n{tables(project)}\n{END}{after}")
+    return path
 
 
 def _folder(project: str) -> Path:

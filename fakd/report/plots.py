@@ -4,7 +4,7 @@ import io
 import itertools
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from .page import Picture
 from .table import STUDENT, TEACHER, RunTable
 from .tables import are_packed, classes
 
@@ -67,8 +68,8 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def overview(table: RunTable) -> bytes | None:
-    """A dot per seed, a bar at the mean, a row per run; None without a method.
+def overview(table: RunTable) -> Iterator[Picture]:
+    """A dot per seed, a bar at the mean, a row per run; nothing without a method.
 
     The teacher is left out: it is so far off that it would squeeze all differences into nothing. The axis
     spans at least five points, so that a tiny difference looks tiny.
@@ -77,7 +78,7 @@ def overview(table: RunTable) -> bytes | None:
     for teacher in table.teachers:
         palette.pop(teacher)
     if not table.methods:
-        return None
+        return
     figure = Figure(figsize=(8, 0.7 + 0.32 * len(palette)), layout="constrained")
     axes = figure.subplots()
     for row, (name, colour) in enumerate(palette.items()):
@@ -95,7 +96,8 @@ def overview(table: RunTable) -> bytes | None:
     axes.set_ylim(len(palette) - 0.4, -0.6)
     axes.set_xlabel(f"mIoU on {dataset}, %")
     clean(axes)
-    return png(figure)
+    caption = f"A dot per seed, a bar at the mean; the dotted line is {table.reference}."
+    yield Picture("overview", png(figure), caption)
 
 
 def class_bars(table: RunTable) -> bytes:
@@ -118,10 +120,10 @@ def class_bars(table: RunTable) -> bytes:
     return png(figure)
 
 
-def curves(table: RunTable) -> bytes | None:
-    """mIoU while training, thin per seed and thick in the mean; None where nobody was evaluated twice."""
+def curves(table: RunTable) -> Iterator[Picture]:
+    """mIoU while training, where a run was evaluated twice."""
     if not _is_curve(table.curves):
-        return None
+        return
     figure, axes = _wide(table, "iteration")
     for name, style in styles(table).items():
         points = table.curves[table.curves["run"] == name]
@@ -132,34 +134,32 @@ def curves(table: RunTable) -> bytes | None:
             mean = seeds.dropna().mean(axis=1)  # a mean of fewer seeds would jump
             axes.plot(mean, **style, label=name, linewidth=2, markersize=3)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
-    return png(figure)
+    caption = "mIoU at every evaluation: thin lines are seeds, thick ones their mean."
+    yield Picture("curves", png(figure), caption)
 
 
-def over_time(table: RunTable) -> bytes | None:
-    """mIoU over seconds of training, the mean over seeds; None where nobody was evaluated twice.
-
-    None too where the seconds are not known, or are those of all students that were packed.
-    """
+def over_time(table: RunTable) -> Iterator[Picture]:
+    """mIoU over seconds of training, where they are known and not those of several students in a pack."""
     points = table.curves.dropna(subset="seconds")
     if are_packed(table) or not _is_curve(points):
-        return None
+        return
     figure, axes = _wide(table, "seconds of training")
     for name, style in styles(table).items():
         by_iteration = points[points["run"] == name].groupby("iteration", as_index=False)
         mean = by_iteration[["seconds", "mIoU"]].mean()
         axes.plot(mean["seconds"], mean["mIoU"], **style, label=name, markersize=3)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
-    return png(figure)
+    yield Picture("time", png(figure), "mIoU over seconds of training; the mean over seeds.")
 
 
-def by_value(table: RunTable) -> bytes | None:
-    """mIoU over every config key with several numbers, a panel per key; None where none varies."""
+def by_value(table: RunTable) -> Iterator[Picture]:
+    """mIoU over every config key with several numbers, a panel per key."""
     scores = table.scores[table.scores["dataset"] == table.datasets[0]][["run", "seed", "mIoU"]]
     runs = table.runs[["run", "seed", "values"]].merge(scores, on=["run", "seed"])
     keys = sorted({key for values in runs["values"] for key in values})
     panels = {key: frame for key in keys if (frame := _along(runs, key)) is not None}
     if not panels:
-        return None
+        return
     figure = Figure(figsize=(6.5, 3.6 * len(panels)), layout="constrained")
     student, palette = table.by_seed(table.baseline, table.datasets[0]), colours(table)
     rows = figure.subplots(len(panels), squeeze=False)[:, 0]
@@ -177,7 +177,7 @@ def by_value(table: RunTable) -> bytes | None:
         axes.set_ylabel(f"mIoU on {table.datasets[0]}, %")
         axes.legend(frameon=False)
         clean(axes, "both")
-    return png(figure)
+    yield Picture("values", png(figure), "mIoU over a config key; a bar per standard deviation.")
 
 
 def _along(runs: pd.DataFrame, key: str) -> pd.DataFrame | None:

@@ -64,10 +64,8 @@ def write_report(
         title = "Runs side by side"
     else:
         found, problems = read_tables(paths, baseline)
-        contexts = [
-            Context(table, _paper_values(table, paper, problems), num_images, allow_plugins, allow_pickle)
-            for table in found
-        ]
+        trust = {"allow_plugins": allow_plugins, "allow_pickle": allow_pickle}
+        contexts = [Context(x, _paper_values(x, paper, problems), num_images, trust) for x in found]
         blocks = list(_parts(contexts, chosen, problems))
         title = _title(paths, found)
         _write_tables(output, contexts)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,15 +27,14 @@ class Context:
         table: the runs.
         paper: what a paper reports for them.
         num_images: of the first test set that the networks are shown; 0: none.
-        allow_plugins, allow_pickle: see :class:`fakd.report.network_views.NetworkViews`.
+        trust: see :class:`fakd.report.network_views.NetworkViews`.
         left_out: sentences on what a section could not show; sections add theirs.
     """
 
     table: RunTable
     paper: tables.PaperValues = field(default_factory=dict)
     num_images: int = 0
-    allow_plugins: bool = False
-    allow_pickle: bool = False
+    trust: Mapping[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
     @cached_property
@@ -54,7 +54,7 @@ class Context:
     @cached_property
     def views(self) -> NetworkViews:
         """What the networks make of images, computed once."""
-        return NetworkViews(self.table, self.num_images, self.left_out, self.allow_plugins, self.allow_pickle)
+        return NetworkViews(self.table, self.num_images, self.left_out, self.trust)
 
 
 def _summary(context: Context) -> Iterator[Block]:
@@ -66,9 +66,7 @@ def _summary(context: Context) -> Iterator[Block]:
 
 def _results(context: Context) -> Iterator[Block]:
     table = context.table
-    if picture := plots.overview(table):
-        dots = f"A dot per seed, a bar at the mean; the dotted line is {table.reference}."
-        yield Picture("overview", picture, dots)
+    yield from plots.overview(table)
     for dataset in table.datasets:
         if len(table.datasets) > 1:
             yield Text(f"On `{dataset}`:")
@@ -90,16 +88,6 @@ def _results(context: Context) -> Iterator[Block]:
         "trained side by side on one teacher. **Paper**: what the paper reports.",
         "note",
     )
-
-
-def _values(context: Context) -> Iterator[Block]:
-    if picture := plots.by_value(context.table):
-        yield Picture("values", picture, "mIoU over a config key; a bar per standard deviation.")
-
-
-def _time(context: Context) -> Iterator[Block]:
-    if picture := plots.over_time(context.table):
-        yield Picture("time", picture, "mIoU over seconds of training; the mean over seeds.")
 
 
 def _changes(context: Context) -> Iterator[Block]:
@@ -190,17 +178,9 @@ def _confusions(context: Context) -> Iterator[Block]:
 
 def _training(context: Context) -> Iterator[Block]:
     table = context.table
-    if picture := plots.curves(table):
-        caption = "mIoU at every evaluation: thin lines are seeds, thick ones their mean."
-        yield Picture("curves", picture, caption)
-    if picture := log_plots.logged(table):
-        caption = (
-            "What was logged: the weighted losses as they enter the sum, numbers of single losses (lambda is "
-            "the strength of FAKD's augmentation), the learning rate. Losses of different methods share no "
-            "scale."
-        )
-        yield Picture("logged", picture, caption)
-    elif not table.logs:
+    yield from plots.curves(table)
+    yield from log_plots.logged(table)
+    if not table.logs:
         context.left_out.append("Losses in “While training”, because no run's metrics.json is at hand.")
 
 
@@ -208,13 +188,10 @@ def _covariance(context: Context) -> Iterator[Block]:
     table = context.table
     if not any(_augments(table, name) for name in table.names):
         return
-    if not (picture := log_plots.spread(table)):
+    pictures = list(log_plots.spread(table))
+    if not pictures:
         raise LeftOut("no metrics.json with covariances is at hand.")
-    caption = (
-        "How far the features of a class spread: trace and largest eigenvalue of its running covariance, "
-        "a line per class, mean over seeds. Coloured: the classes that end highest; dashed: the median."
-    )
-    yield Picture("covariance", picture, caption)
+    yield from pictures
 
 
 def _activations(context: Context) -> Iterator[Block]:
@@ -241,14 +218,6 @@ def _pairs(context: Context) -> Iterator[Block]:
         yield Text("mIoU of the first minus that of the second at the same seed; ▲ and ▼ as above.", "note")
 
 
-def _every_run(context: Context) -> Iterator[Block]:
-    yield Table(tables.every_run(context.table))
-
-
-def _protocol(context: Context) -> Iterator[Block]:
-    yield Table(tables.protocol(context.table))
-
-
 def _has_gains(context: Context) -> bool:
     return bool(context.table.methods) and context.table.baseline in context.iou
 
@@ -266,11 +235,11 @@ def _shares(context: Context) -> pd.Series | None:
 
 
 # By heading, in the order of a page.
-SECTIONS: dict[str, Callable[[Context], Iterator[Block]]] = {
+SECTIONS: dict[str, Callable[[Context], Iterable[Block]]] = {
     "Summary": _summary,
     "Results": _results,
-    "Over the values of a key": _values,
-    "mIoU over time": _time,
+    "Over the values of a key": lambda context: plots.by_value(context.table),
+    "mIoU over time": lambda context: plots.over_time(context.table),
     "Values that changed on the way": _changes,
     "Examples": _examples,
     "Per class": _per_class,
@@ -282,6 +251,6 @@ SECTIONS: dict[str, Callable[[Context], Iterator[Block]]] = {
     "Activation, with and without covariance": _activations,
     "What it costs": _cost,
     "Method against method": _pairs,
-    "Every run": _every_run,
-    "Protocol of every run": _protocol,
+    "Every run": lambda context: [Table(tables.every_run(context.table))],
+    "Protocol of every run": lambda context: [Table(tables.protocol(context.table))],
 }

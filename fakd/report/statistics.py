@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import pandas as pd
-from scipy.stats import t, ttest_1samp
+from scipy.stats import t
 
 MIN_SEEDS = 3  # fewer give no interval worth printing
 
@@ -18,12 +18,14 @@ class Difference(NamedTuple):
         mean: mean of the differences, in points.
         std: their sample standard deviation; nan with one seed.
         margin: half the width of the 95% interval of the mean (t-distribution); nan below three seeds.
+        p: two-sided p of the paired t-test; nan with one seed.
     """
 
     num_seeds: int
     mean: float
     std: float
     margin: float
+    p: float
 
     @property
     def is_shown(self) -> bool:
@@ -34,24 +36,13 @@ class Difference(NamedTuple):
 def paired_difference(values: pd.Series, reference: pd.Series) -> Difference | None:
     """``values - reference`` over the seeds (index) both have; None if there is none."""
     differences = (values - reference).dropna()
-    count = len(differences)
+    count, mean, std = len(differences), differences.mean(), differences.std()
     if count == 0:
         return None
-    std = differences.std()
-    margin = math.nan
-    if count >= MIN_SEEDS:
-        margin = t.ppf(0.975, count - 1) * std / math.sqrt(count)
-    return Difference(count, differences.mean(), std, margin)
-
-
-def paired_p(values: pd.Series, reference: pd.Series) -> float:
-    """Two-sided p of the paired t-test over the seeds both have; nan for fewer than two."""
-    differences = (values - reference).dropna()
-    if len(differences) < 2:
-        return math.nan
-    if differences.std() == 0:  # where the statistic is not defined
-        return 1.0 if differences.mean() == 0 else 0.0
-    return float(ttest_1samp(differences, 0.0).pvalue)
+    if std == 0:  # where the statistic of the test is not defined
+        return Difference(count, mean, std, 0.0 if count >= MIN_SEEDS else math.nan, float(mean == 0))
+    margin = t.ppf(0.975, count - 1) * std / math.sqrt(count) if count >= MIN_SEEDS else math.nan
+    return Difference(count, mean, std, margin, 2 * t.sf(abs(mean) / differences.sem(), count - 1))
 
 
 def winner(values: Mapping[str, pd.Series]) -> str:

@@ -16,6 +16,7 @@ from fakd.files import read_lines
 
 from .finished_run import METRICS, FinishedRun
 from .records import read_runs
+from .statistics import Difference, paired_difference
 
 TEACHER, STUDENT = "teacher", "student"
 _MAX_KEYS = 2  # values in a name; runs that differ in more are called by their folders
@@ -69,6 +70,12 @@ class RunTable:
         """One metric of one run, indexed by seed; seeds without a value are left out."""
         rows = self.scores[(self.scores["run"] == run) & (self.scores["dataset"] == dataset)]
         return rows.set_index("seed")[metric].dropna().sort_index()
+
+    def versus(self, run: str, dataset: str) -> Difference | None:
+        """A method's mIoU minus the baseline's at the same seed; None for other runs, or without seeds."""
+        if run not in self.methods:
+            return None
+        return paired_difference(self.by_seed(run, dataset), self.by_seed(self.baseline, dataset))
 
     def of(self, run: str) -> list[dict[str, Any]]:
         """The rows of ``runs`` with this name, by ascending seed."""
@@ -130,18 +137,14 @@ def read_tables(
 def make_table(named: Sequence[tuple[str, FinishedRun]], baseline: str, label: str = "") -> RunTable:
     """A table of runs with their names, one or more."""
     rows = [{**dict(run), "run": name} for name, run in named]
-    sets = [
-        ({"run": name, "seed": run.seed, "dataset": dataset}, metrics)
-        for name, run in named
-        for dataset, metrics in run.metrics_by_dataset.items()
-    ]
-    scores = [{**key, **{metric: getattr(metrics, metric) for metric in METRICS}} for key, metrics in sets]
-    iou = [{**key, "class": c, "IoU": value} for key, metrics in sets for c, value in metrics.IoU.items()]
-    curves = [
-        {"run": name, "seed": run.seed, "iteration": i, "mIoU": miou, "seconds": seconds}
-        for name, run in named
-        for i, miou, seconds in run.curve
-    ]
+    scores: list[dict[str, Any]] = []
+    iou, curves = [], []
+    for name, run in named:
+        curves += [(name, run.seed, *point) for point in run.curve]
+        for dataset, metrics in run.metrics_by_dataset.items():
+            at = {"run": name, "seed": run.seed, "dataset": dataset}
+            scores.append({**at, **{metric: getattr(metrics, metric) for metric in METRICS}})
+            iou += [{**at, "class": c, "IoU": value} for c, value in metrics.IoU.items()]
     columns = ["run", "seed", "iteration", "mIoU", "seconds"]
     return RunTable(
         runs=pd.DataFrame(rows).sort_values(["run", "seed"], ignore_index=True),

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from .statistics import (
     mean_std,
     number,
     paired_difference,
-    paired_p,
     signed,
     winner,
 )
@@ -40,12 +38,11 @@ _COST: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def numbers(table: RunTable, paper: PaperValues) -> pd.DataFrame:
     """A row of numbers per run on the first test set, seeds taken together."""
-    dataset, student = table.datasets[0], table.by_seed(table.baseline, table.datasets[0])
-    reached = _equal(table)
+    dataset, reached = table.datasets[0], _equal(table)
     rows = []
     for name in table.names:
         values, runs = table.by_seed(name, dataset), table.runs[table.runs["run"] == name]
-        difference = paired_difference(values, student) if name in table.methods else None
+        difference = table.versus(name, dataset)
         rows.append(
             {
                 "pair": table.label,
@@ -56,7 +53,7 @@ def numbers(table: RunTable, paper: PaperValues) -> pd.DataFrame:
                 **{metric: table.by_seed(name, dataset, metric).mean() for metric in METRICS[1:]},
                 f"vs {table.baseline}": difference.mean if difference else math.nan,
                 "95% interval": interval_text(difference),
-                "p": paired_p(values, student) if difference else math.nan,
+                "p": difference.p if difference else math.nan,
                 **{column: by_run.get(name, values[:0]).mean() for column, by_run in reached.items()},
                 "iterations": _mean(runs, "iterations"),
                 "minutes": _mean(runs, "wall_clock") / 60,
@@ -74,7 +71,6 @@ def summary(table: RunTable, dataset: str, paper: PaperValues | None = None) -> 
     }
     if dataset == table.datasets[0]:
         columns |= {key: x for key, x in _equal(table).items() if _says_more(x, columns["mIoU"])}
-    student = columns["mIoU"].get(table.baseline, pd.Series(dtype=float))
     best = {
         key: winner({name: by_run[name] for name in by_run if name not in table.teachers})
         for key, by_run in columns.items()
@@ -83,8 +79,7 @@ def summary(table: RunTable, dataset: str, paper: PaperValues | None = None) -> 
     for name in table.names:
         texts = {key: mean_std(by_run[name]) if name in by_run else "" for key, by_run in columns.items()}
         texts = {key: f"**{text}**" if best[key] == name else text for key, text in texts.items()}
-        difference = paired_difference(columns["mIoU"][name], student) if name in table.methods else None
-        is_method = name in table.methods
+        difference, is_method = table.versus(name, dataset), name in table.methods
         rows.append(
             {
                 "run": name,
@@ -92,7 +87,7 @@ def summary(table: RunTable, dataset: str, paper: PaperValues | None = None) -> 
                 "mIoU": texts.pop("mIoU"),
                 f"vs {table.baseline}": difference_text(difference) if is_method else "",
                 "95% interval": interval_text(difference) if is_method else "",
-                "p": number(paired_p(columns["mIoU"][name], student), 3) if is_method else "",
+                "p": number(difference.p if difference else math.nan, 3) if is_method else "",
                 **texts,
                 **{
                     f"paper {metric}": number(paper[name][metric])
@@ -139,10 +134,7 @@ def side_by_side(columns: Sequence[tuple[str, RunTable]]) -> pd.DataFrame:
     texts = pd.DataFrame({"run": runs})
     for (title, table), by_run in zip(columns, values, strict=True):
         lengths = {name: _mean(table.runs[table.runs["run"] == name], "iterations") for name in by_run}
-        differences = {
-            name: difference_text(paired_difference(by_run[name], by_run[table.baseline]))
-            for name in table.methods
-        }
+        differences = {name: difference_text(table.versus(name, table.datasets[0])) for name in table.methods}
         added = {
             title: [mean_std(by_run[name]) if name in by_run else NOTHING for name in runs],
             f"vs {table.baseline}": [differences.get(name, "") for name in runs],
@@ -168,9 +160,7 @@ def every_run(table: RunTable) -> pd.DataFrame:
             for dataset in table.datasets:
                 suffix = f" ({dataset})" if len(table.datasets) > 1 else ""
                 at = {m: table.by_seed(name, dataset, m).filter([row["seed"]]) for m in METRICS}
-                difference = None
-                if name in table.methods:
-                    difference = paired_difference(at["mIoU"], table.by_seed(table.baseline, dataset))
+                difference = paired_difference(at["mIoU"], table.by_seed(table.baseline, dataset))
                 versus = difference_text(difference) if name in table.methods else ""
                 texts |= {f"mIoU{suffix}": mean_std(at["mIoU"]), f"vs {table.baseline}{suffix}": versus}
                 texts |= {f"{m}{suffix}": mean_std(at[m]) for m in METRICS[1:]}
@@ -278,16 +268,12 @@ def are_packed(table: RunTable) -> bool:
 
 def may_share_cores(table: RunTable) -> bool:
     """Whether two students trained at the same time on processors of the same name."""
-    spans: dict[str, list[tuple[datetime, datetime]]] = {}
-    for row in table.runs.to_dict("records"):
-        if row["finished"] and not math.isnan(row["wall_clock"] or math.nan) and "CPU" in str(row["machine"]):
-            end = datetime.fromisoformat(row["finished"])
-            begin = end - timedelta(seconds=row["wall_clock"] - 2)  # ends are known to the second
-            spans.setdefault(row["machine"], []).append((begin, end))
-    ordered = [sorted(each) for each in spans.values()]
-    return any(
-        second[0] < first[1] for each in ordered for first, second in zip(each, each[1:], strict=False)
-    )
+    runs = table.runs[table.runs["machine"].astype(str).str.contains("CPU")]
+    ends = pd.to_datetime(runs["finished"], utc=True)
+    seconds = pd.to_numeric(runs["wall_clock"], errors="coerce") - 2  # ends are known to the second
+    spans = pd.DataFrame({"on": runs["machine"], "begin": ends - pd.to_timedelta(seconds, "s"), "end": ends})
+    spans = spans.dropna().sort_values(["begin", "end"])
+    return bool((spans["begin"] < spans.groupby("on")["end"].shift()).any())
 
 
 def _equal(table: RunTable) -> dict[str, dict[str, pd.Series]]:

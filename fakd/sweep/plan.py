@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 
 from fakd.config import NO_RECIPE, load_config
+from fakd.engine.check import check_config
 from fakd.engine.cli import message_of
+from fakd.modeling import Distiller
 from fakd.modeling.build import build_distill_losses, build_segmentor
 from fakd.modeling.detectron2_teacher import is_detectron2_config
 
@@ -238,20 +239,14 @@ def _check_evaluations(trial: Trial, cfg: CfgNode, scheduler: str) -> None:
 
 
 def _build(cfg: CfgNode, teacher_trial: Trial | None) -> None:
-    known = DatasetCatalog.list()
-    if unknown := [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name not in known]:
-        raise ValueError(f"there is no dataset {', '.join(unknown)}. Known: {', '.join(known)}.")
     cfg = _on_meta(cfg)
+    check_config(cfg)
     with torch.device("meta"):
         student = build_segmentor(cfg)
-        if cfg.MODEL.META_ARCHITECTURE != "Distiller":
-            return
-        teacher = build_segmentor(_on_meta(_teacher_config(cfg.KD.TEACHER, teacher_trial)))
-        build_distill_losses(cfg, student.spec, teacher.spec)
-    if teacher.spec.num_classes != student.spec.num_classes:
-        raise ValueError(
-            f"the student has {student.spec.num_classes} classes, the teacher {teacher.spec.num_classes}."
-        )
+        if cfg.MODEL.META_ARCHITECTURE == "Distiller":
+            teacher = build_segmentor(_on_meta(_teacher_config(cfg.KD.TEACHER, teacher_trial)))
+            losses = build_distill_losses(cfg, student.spec, teacher.spec)
+            Distiller(student=student, teacher=teacher, losses=losses)
 
 
 def _teacher_config(options: CfgNode, trial: Trial | None) -> CfgNode:

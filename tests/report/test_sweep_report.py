@@ -9,7 +9,7 @@ from sweep.conftest import content
 
 from fakd.report import tables
 from fakd.report.report import write_report
-from fakd.report.statistics import paired_p
+from fakd.report.statistics import paired_difference
 from fakd.report.table import read_tables
 from fakd.sweep.events import append, events_file, is_open, last, read_lines
 from fakd.sweep.spec import parse_spec
@@ -171,13 +171,13 @@ def test_pairs_are_parts_of_one_report_each_with_its_teacher(sweep):
 def test_the_paired_test_knows_the_tables(t, freedom, p):
     differences = pd.Series(range(freedom + 1), dtype=float)
     differences += t * differences.sem() - differences.mean()
-    assert paired_p(differences + 40.0, 0 * differences + 40.0) == pytest.approx(p, abs=1e-4)
+    assert paired_difference(differences + 40.0, 0 * differences + 40.0).p == pytest.approx(p, abs=1e-4)
 
 
 def test_the_paired_test_of_seeds_that_agree():
     same = pd.Series([40.0, 41.0])
-    assert paired_p(same, same) == 1 and paired_p(same + 1, same) == 0
-    assert math.isnan(paired_p(same[:1], same))
+    assert paired_difference(same, same).p == 1 and paired_difference(same + 1, same).p == 0
+    assert math.isnan(paired_difference(same[:1], same).p)
 
 
 def test_sweeps_side_by_side(sweep):

@@ -75,7 +75,11 @@ def test_a_random_search_draws_the_same_again(tmp_path):
         ),
         ({"keys": {LAMBDA: [1.0, 1]}, "methods": ["fakd"]}, "have the same config"),
         ({"keys": {"MODEL.SEM_SEG_HEAD.NAME": ["NoHead"]}}, "does not build: .*NoHead"),
-        ({"opts": {"DATASETS.TRAIN": ["nowhere"]}}, "does not build: .*no dataset nowhere"),
+        ({"opts": {"SOLVER.MIN_LR": 99.0}}, "does not build: SOLVER.MIN_LR is 99.0, which is above"),
+        (
+            {"opts": {"DATASETS.TRAIN": ["nowhere"]}},
+            "does not build: DATASETS.TRAIN: there is no dataset .nowhere.",
+        ),
         ({"teacher": {"config": CONFIG, "weights": "y"}, "methods": ["cwd"]}, "no teacher's weights"),
         ({"methods": ["nonsense"]}, "no recipe 'nonsense'"),
         ({"teacher": {}}, "need a teacher"),
