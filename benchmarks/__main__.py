@@ -2,12 +2,12 @@
 
 import sys
 
-from . import contrast, losses, relation, step, sweep, tables
+from . import contrast, fast, losses, relation, step, sweep, tables
 from .report import Report, main
 
 
 def fill(report: Report) -> None:
-    for part in (losses, tables, relation, contrast, step, sweep):
+    for part in (losses, tables, relation, contrast, step, fast, sweep):
         part.fill(report)
 
 

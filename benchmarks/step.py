@@ -42,11 +42,11 @@ def training_step(model: Distiller, batch: list[dict[str, Tensor]]) -> Step:
     return step
 
 
-def batch_of(images: int, side: int, num_classes: int) -> list[dict[str, Tensor]]:
+def batch_of(images: int, size: tuple[int, int], num_classes: int) -> list[dict[str, Tensor]]:
     """Noise, and a random label in every patch that is one pixel at stride 8."""
-    patches = torch.randint(num_classes, (images, side // 8, side // 8))
+    patches = torch.randint(num_classes, (images, size[0] // 8, size[1] // 8))
     labels = patches.repeat_interleave(8, 1).repeat_interleave(8, 2)
-    return [{"image": torch.randint(256, (3, side, side)), "sem_seg": y} for y in labels]
+    return [{"image": torch.randint(256, (3, *size)), "sem_seg": y} for y in labels]
 
 
 def fill(report: Report) -> None:
@@ -57,7 +57,7 @@ def fill(report: Report) -> None:
     ):
         if report.tiny:
             options, images, side = "", 2, 32
-        batch = batch_of(images, side, num_classes)
+        batch = batch_of(images, (side, side), num_classes)
         keys = [*options.split(), "MODEL.SEM_SEG_HEAD.NUM_CLASSES", str(num_classes)]
         case = f"step of {network}, {images}x3x{side}x{side}, K {num_classes}"
         for plain, augmented in (("cwd", "fakd"), ("pd", "fakd_pd")):

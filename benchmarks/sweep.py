@@ -16,7 +16,7 @@ RECIPES = ("cwd", "fakd", "pd", "fakd_pd")
 
 def fill(report: Report) -> None:
     images, side = (2, 32) if report.tiny else (8, 96)
-    batch = batch_of(images, side, 12)
+    batch = batch_of(images, (side, side), 12)
     alone = [training_step(distiller(recipe, []), batch) for recipe in RECIPES]
     shared, packed = SharedTeacher(), []
     for recipe in RECIPES:

@@ -29,7 +29,9 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> Optimizer:
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         lr_factor_func=None if factor == 1 else lambda name: factor if _HEAD.search(name) else 1.0,
     )
-    common = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY, "foreach": True}
+    # On a GPU a fused step would undo the scaling of float16's gradients after they are clipped.
+    kind = "fused" if cfg.MODEL.DEVICE == "cpu" else "foreach"
+    common = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY, kind: True}
     optimizer: Optimizer
     if solver.OPTIMIZER == "SGD":
         optimizer = torch.optim.SGD(params, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **common)

@@ -23,6 +23,7 @@ from fakd.data import build_test_loader, build_train_loader
 from fakd.evaluation import PredictionImages, PredictionWriter, SegEvaluator, as_tested
 from fakd.modeling import Distiller
 from fakd.modeling.build import share_batch_norm
+from fakd.modeling.depthwise import keep_depthwise_in_float32
 
 from .hooks import (
     BestCheckpointer,
@@ -88,6 +89,8 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         if cfg.MODEL.SYNC_BN and comm.get_world_size() > 1 and cfg.MODEL.DEVICE != "cpu":
             share_batch_norm(model)
+        if amp_dtype(cfg) is not None and cfg.MODEL.DEVICE == "cpu":
+            keep_depthwise_in_float32(model)
         _check_batch(cfg, getattr(model, "student", model))
         state = getattr(model, "distillation_state", None)
         on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}

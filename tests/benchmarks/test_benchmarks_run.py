@@ -47,6 +47,14 @@ def test_packing_runs(monkeypatch):
     assert [bar.number for bar in report.bars] == ["pack"]
 
 
+def test_the_fast_step_runs(monkeypatch):
+    fast = pytest.importorskip("benchmarks.fast", reason="needs detectron2")
+    monkeypatch.chdir(Path(__file__).parents[2])
+    report = Report(tiny=True)
+    fast.fill(report)
+    assert [bar.number for bar in report.bars] == ["fast"] * 4
+
+
 def test_allocations_are_those_alive_together():
     def step():
         first = torch.ones(1000, dtype=torch.uint8)
