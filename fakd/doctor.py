@@ -1,9 +1,9 @@
-"""Says what is installed and found, and for whatever is missing the command that fixes it.
+"""Checks the installation and prints, for everything that is missing, the command that fixes it.
 
     make doctor               in a checkout, even when nothing is installed yet
     python -m fakd.doctor     wherever fakd can be imported
 
-This file alone needs nothing but the standard library. Exit status 1: something that fakd needs is missing.
+This file needs only the standard library. Exit status 1: something that fakd needs is missing.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Finding(NamedTuple):
     """One line of the report.
 
     Attributes:
-        subject: the thing looked at.
+        subject: what was checked.
         says: what was found.
         remedy: a command or a sentence; None when nothing is wrong.
-        needed: whether fakd cannot work without the remedy.
+        needed: whether fakd does not work until this is fixed.
     """
 
     subject: str
@@ -69,7 +69,7 @@ def check_requirement(requirement: str) -> Finding:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return Finding(name, "not installed", remedy, needed=True)
-    if util.find_spec("packaging"):  # absent only where much else is absent too
+    if util.find_spec("packaging"):  # missing only where much else is missing
         from packaging.requirements import Requirement
 
         if not Requirement(requirement).specifier.contains(version, prereleases=True):
@@ -132,14 +132,14 @@ def check_devices() -> Iterator[Finding]:
     if not torch.cuda.is_available():
         built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
         remedy = None
-        if shutil.which("nvidia-smi"):  # there is a device, so the driver or the build does not suit it
+        if shutil.which("nvidia-smi"):  # there is a device, so the driver or the build does not match it
             reinstall = f"{PYTHON} -m pip install --force-reinstall torch torchvision"
             remedy = f"nvidia-smi    # is its CUDA older than {built}?" if torch.version.cuda else reinstall
         yield Finding("cuda", f"no device that torch, built for {built}, can use", remedy)
 
 
 def check_datasets() -> Iterator[Finding]:
-    """Which of fakd's datasets are where they are looked for; nothing is drawn or written."""
+    """Which of fakd's datasets are found; nothing is generated or written."""
     root = os.environ.get("DETECTRON2_DATASETS")
     yield Finding(
         "datasets", f"in {root or 'datasets'} (DETECTRON2_DATASETS is {'set' if root else 'not set'})"
@@ -151,7 +151,7 @@ def check_datasets() -> Iterator[Finding]:
         if not getattr(load, "func", load).__module__.startswith("fakd."):
             continue  # detectron2's own
         if name.startswith("toyscenes_"):
-            yield Finding(name, "drawn at its first use")
+            yield Finding(name, "generated at its first use")
             continue
         try:
             yield Finding(name, f"{len(DatasetCatalog.get(name))} images")
@@ -161,10 +161,12 @@ def check_datasets() -> Iterator[Finding]:
 
 
 def examine() -> Iterator[Finding]:
-    """Everything, in the order in which it must be fixed."""
+    """All checks, in the order in which problems must be fixed."""
     installed = [check_python(), *map(check_requirement, requirements()), check_detectron2()]
     yield from installed
-    if not any(finding.needed for finding in installed):  # else an import would fail for what was just said
+    if not any(
+        finding.needed for finding in installed
+    ):  # else imports would fail for the reasons already listed
         for module in ("torch", "torchvision", "timm", "cv2"):
             name = "opencv-python-headless" if module == "cv2" else module
             yield from check_import(module, f"{PYTHON} -m pip install --force-reinstall --no-deps {name}")

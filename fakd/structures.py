@@ -105,7 +105,7 @@ class LossInputs:
         labels: (N, h, w) int64 ground truth on the student's feature grid. Void pixels hold an
             arbitrary value outside [0, K).
         valid: (N, h, w) bool, False where the ground truth is void or the image was padded.
-        unlabelled: (N, h, w) bool, the pixels of images that nobody labelled, padding aside; None where
+        unlabelled: (N, h, w) bool, the pixels of images without labels, padding aside; None where
             there are no such images. With KD.PSEUDO_CONFIDENCE some of them are valid, too.
         progress: fraction of the training done, in [0, 1).
     """

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 _SHOWN = 3  # mistakes in one message
 _LONGEST = 60  # characters of a value in a message
-# What pydantic says in Python's words, in those of somebody who writes the file.
+# pydantic's types, in the terms of a yaml file.
 _ALLOWED = {
     "tuple_type": "a list",
     "list_type": "a list",
@@ -103,7 +103,7 @@ def _read(path: str | Path, kind: str, load: Callable[[str], Any]) -> Any:
         raise
     except RecursionError as error:
         raise ValueError(f"{path}: cannot be read as {kind}: it is nested too deeply.") from error
-    except Exception as error:  # PyYAML's constructors raise whatever they stumble over, such as IndexError
+    except Exception as error:  # PyYAML's constructors raise any kind of error, such as IndexError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: cannot be read as {kind}: {reason}") from error
 

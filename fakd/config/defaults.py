@@ -144,7 +144,7 @@ KEYS: dict[str, Key] = {
         1.0, "share of pixels, those of the largest cross-entropy, that it counts", above=0, most=1
     ),
     "MODEL.SEM_SEG_HEAD.JACCARD_WEIGHT": key(
-        0.0, "factor of the soft Jaccard loss, which helps rare classes", least=0
+        0.0, "factor of the soft Jaccard loss, which favours rare classes", least=0
     ),
     "MODEL.AUXILIARY_HEAD.WEIGHT": key(0.4, "factor of its loss; 0 builds none", least=0),
     "MODEL.AUXILIARY_HEAD.IN_FEATURE": key("res4", "the map it sees"),

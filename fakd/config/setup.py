@@ -75,7 +75,7 @@ def load_config(
     _import(plugins)
     add_fakd_config(cfg)  # with a node for every loss, those of the plugins among them
     if recipe is not None:
-        # What the file says of distillation was meant for its own recipe.
+        # The file's distillation keys were meant for its own recipe.
         given = {key: value for key, value in given.items() if key not in _OF_A_RECIPE}
     protocol = _early("PROTOCOL", pairs, given)
     parts = read_protocol(protocol, _early("DATASETS.TRAIN", pairs, given)) if protocol else []

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngImageFile
 #: EXIF orientations under which a picture is shown with width and height exchanged.
 _TURNED = (5, 6, 7, 8)
 
-#: PIL modes of more than 8 bits a channel, which nobody can say how to bring into 8.
+#: PIL modes of more than 8 bits a channel, whose conversion to 8 bits is ambiguous.
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 

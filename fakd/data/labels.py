@@ -8,7 +8,7 @@ from detectron2.data import Metadata
 
 from .images import load, open_image
 
-#: PIL modes whose pixels are plain class ids; colour pictures would need a palette nobody gave us.
+#: PIL modes whose pixels are plain class ids; colour pictures would need a palette.
 INDEX_MODES = ("P", "L", "I", "I;16", "I;16B")
 
 

@@ -168,7 +168,8 @@ class PositionDataset(Dataset):
 def leave_signals(worker: int = 0) -> None:
     """For a worker process: SIGTERM and Ctrl-C are the main process's, which still needs its batches.
 
-    Who stops a run often signals all its processes. Workers end when the main process says so or is gone.
+    A signal that stops a run often reaches all its processes. Workers end when the main process tells
+    them or is gone.
 
     Args:
         worker: its number, given by the DataLoader.

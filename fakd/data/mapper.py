@@ -132,7 +132,7 @@ class SemSegMapper:
         path, size = sample["sem_seg_file_name"], shown_size(picture)[::-1]
         ids = read_ids(path)
         if self.fits_byte and ids.dtype == np.uint8 and ids.shape == size:
-            # Two passes over bytes, where most files end; what is wrong is told by the slow way below.
+            # Two passes over bytes suffice for most files; the slow way below finds what is wrong.
             if not cv2.LUT(ids, self.is_unknown).any():
                 return cv2.LUT(ids, self.class_of)
         label = read_label(path, self.ignore_label, -1, self.id_map)

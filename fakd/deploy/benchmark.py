@@ -183,7 +183,7 @@ def measure_apart(job: Job) -> Cost:
                 cost = pool.submit(step, job).result()
     except BrokenProcessPool:
         return Cost(reason="the process was killed: too little memory?")
-    except Exception as error:  # whatever a compiler or an exporter may raise is an answer here
+    except Exception as error:  # any error of a compiler or an exporter is a result here
         text = " ".join(message_of(error).split())
         return Cost(reason=f"{type(error).__name__}: {text[:120]}")
     assert cost is not None  # the last step is measure

@@ -24,7 +24,7 @@ from .network import DeployedNetwork, exportable
 FORMATS = {"onnx": ".onnx", "torchscript": ".ts", "torch-export": ".pt2"}
 OPSET = 18  # the oldest that torch.onnx writes, and so the one that most runtimes know
 AGREEMENT = 0.999  # share of pixels that must have the same class
-# What a graph for any size is made at, and what it is tried at: odd sides are where such graphs fail.
+# Sides at which a graph for any size is traced, and tested: such graphs fail at odd sides.
 _MADE_AT = (2, 137, 197)
 _TRIED_AT = ((2, 96, 128), (1, 101, 75), (1, 64, 161))
 
@@ -159,7 +159,7 @@ def program_of(
     try:
         example = torch.rand(shape[0], 3, *shape[1:])
         program = torch.export.export(exportable(network), (example,), dynamic_shapes=free, strict=False)
-    except Exception as error:  # what PyTorch cannot follow, it says in too many ways to name
+    except Exception as error:  # PyTorch raises many kinds of errors for what it cannot trace
         first = str(error).strip().splitlines()[0]
         if size is None:
             raise ValueError(

@@ -46,7 +46,7 @@ def launch_ranks(main: Callable[..., None], ranks: tuple[int, int, int, str], *a
         try:
             launch(main, *ranks, args=args)
         except ProcessExitedException as error:
-            if error.exit_code < 0:  # killed; the message says by what
+            if error.exit_code < 0:  # killed by a signal, which the message names
                 raise
             raise SystemExit(error.exit_code) from None
         except ProcessRaisedException as error:

@@ -44,7 +44,7 @@ def commit() -> str | None:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # An installed copy may lie inside somebody else's checkout.
+    # An installed copy may be inside the checkout of another project.
     if git("ls-files", "--error-unmatch", "fakd/__init__.py") is None:
         return None
     return (

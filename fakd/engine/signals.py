@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
-_ONE_STOP = 1.0  # seconds: who stops a group of processes often signals each of them besides
+_ONE_STOP = 1.0  # seconds: a stopped process group often gets the signal twice
 
 
 @dataclass

@@ -49,7 +49,7 @@ def recorded_miou(cfg: CfgNode) -> float | None:
         entry: dict[str, Any] | None = parse(_Recorded, read_json(sidecar), sidecar).model_dump()
     else:
         entry = zoo.find(sidecar.with_suffix(".pth"))
-    # What a published network reaches on its own data says nothing of other data.
+    # A published network's accuracy on its own data does not carry over to other data.
     if entry and entry["dataset"] in zoo.datasets() and not cfg.DATASETS.TEST[0].startswith(entry["dataset"]):
         return None
     return entry["mIoU"] if entry and math.isfinite(entry["mIoU"]) else None

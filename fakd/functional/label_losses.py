@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .precision import autocast
 
-# Of one strip of up-sampled scores: on a CPU it is to stay in the cache, on a GPU to be worth its launches.
+# Of one strip of up-sampled scores: fits a CPU's cache, and is large enough for a GPU's launch overhead.
 _STRIP_BYTES = {"cpu": 4 << 20}
 _STRIP_BYTES_ELSEWHERE = 256 << 20
 

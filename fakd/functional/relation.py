@@ -152,7 +152,7 @@ class _CentreSimilarity(torch.autograd.Function):
             rows, segment = _rows(feature[images], labels[images], ctx.num_classes)  # (P, A), (P,)
             slope = g[images].reshape(-1)  # (P,)
             pull, push = slope / length, slope * cosine[images].view(-1)  # (P,)   g / |s|, g cos
-            # The gradient into the centre: what its pixels ask for, less the part along the centre itself.
+            # The gradient of the centre: the sum over its pixels, minus the part along the centre itself.
             through = torch.zeros_like(centre)  # (S, A)
             for part in _slices(len(rows), rows.shape[1], rows.device):
                 through.index_add_(0, segment[part], rows[part] * pull[part, None])  # sum_i g_i s_i / |s_i|

@@ -43,11 +43,11 @@ HEAD = f"""# Losses
 
 Written by `python -m fakd.losses --markdown` from the code. A loss is chosen by its name in `KD.LOSSES`; its
 options are keys of the node `KD.<Name>`. Shapes: N images, K classes, A channels in front of the classifier,
-M pixels of the grid the classifier runs on. What a loss uses and costs is that of its default options.
+M pixels of the grid the classifier runs on. Inputs and costs are those of the default options.
 
-Costs are those of {SETTING}.
-FLOP are of matrix products and convolutions, forward and backward, two per multiply-add; what a loss does
-element by element is not among them.
+Costs are for {SETTING}.
+FLOP count matrix products and convolutions, forward and backward, two per multiply-add; element-wise
+operations are not counted.
 """
 
 

@@ -40,7 +40,9 @@ class FeatureAugmentedLoss(DistillLoss):
         )
         covariance: str = option("full", "full or diagonal", choices=("full", "diagonal"))
         detach_classifier: bool = option(True, "keep the augmentation's gradient out of the classifier")
-        max_offset: float = option(0.0, "upper limit of the offsets v, a safety valve; 0 is none", least=0)
+        max_offset: float = option(
+            0.0, "upper limit of the offsets v, against divergence; 0: no limit", least=0
+        )
         mask_ignored: bool = option(False, "leave void pixels out, instead of leaving them unaugmented")
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:

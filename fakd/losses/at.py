@@ -13,12 +13,12 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class AT(DistillLoss):
-    """Matches spatial attention maps, where the feature is large (Zagoruyko and Komodakis 2017).
+    """Matches spatial attention maps, the mean square over channels (Zagoruyko and Komodakis 2017).
 
         1 / (N M) sum_n sum_i (a^S_ni - a^T_ni)^2,    a_n = e_n / |e_n|,    e_ni = mean_c F_nci^2
 
-    A squared difference of unit vectors is divided by M, hence the large weight. No projector is needed.
-    Void pixels take part unless ``mask_ignored``.
+    The squared difference of unit vectors is divided by M, hence the large weight. No projector is needed.
+    Void pixels are included unless ``mask_ignored``.
     """
 
     paper = "Zagoruyko and Komodakis 2017 (AT)"

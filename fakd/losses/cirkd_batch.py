@@ -21,7 +21,7 @@ class CIRKDBatch(DistillLoss):
 
     over ordered pairs of images i, j of this process, i = j among them, with s and t the features in front of
     the classifiers divided by their norm. There is no projector, so channels may differ, and no tau^2. Void
-    pixels take part, as in the authors' code.
+    pixels are included, as in the authors' code.
 
     The similarities are computed in tiles, each for a pair and its mirror image, and recomputed for the
     gradient: memory grows with M, not M^2. ``pool`` averages features beforehand, which divides the work by
@@ -33,7 +33,7 @@ class CIRKDBatch(DistillLoss):
     @dataclass
     class Config(DistillLoss.Config):
         tau: float = option(0.1, "temperature of the similarities", least=LEAST_TAU)
-        pool: int = option(1, "side of the squares that features are averaged over first; 1 is none", least=1)
+        pool: int = option(1, "factor by which features are average-pooled first; 1: no pooling", least=1)
 
     def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = inputs.student.feature, inputs.teacher.feature

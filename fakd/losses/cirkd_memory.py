@@ -34,7 +34,7 @@ class CIRKDMemory(DistillLoss):
     ``pixels_per_image`` random pixels, and the normalised mean of all its pixels as its region. The keys are
     sampled again every step, at the same places of every class.
 
-    Queues start as random unit vectors, which take part until they are overwritten unless ``only_filled``.
+    Queues start as random unit vectors, which are used until they are overwritten, unless ``only_filled``.
     Corrected: an entry of a class queue is a pixel of that class (the authors' code takes as many pixels
     from the top of the image, ``authors_indexing``); all ranks hold the same queues; without a labelled
     pixel the loss is 0.
@@ -61,7 +61,9 @@ class CIRKDMemory(DistillLoss):
         pixels_per_image: int = option(16, "pixels kept of a class in an image, at most", least=1)
         storage: str = option("float16", "of the queues: float16 or float32", choices=tuple(STORAGE))
         only_filled: bool = option(False, "leave out queue entries that were never written")
-        authors_indexing: bool = option(False, "fill pixel queues wrongly, as published numbers were made")
+        authors_indexing: bool = option(
+            False, "fill the pixel queues as the authors' code does, which is wrong"
+        )
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)

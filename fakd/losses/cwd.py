@@ -22,8 +22,8 @@ class CWD(DistillLoss):
     channels are those of the logits, of the feature in front of the classifier, or both with
     ``feature_factor`` between them. Where the widths of the features differ, a 1x1
     convolution projects the student's to the teacher's, and C counts its outputs. CIRKD divides by its inputs
-    (``divide_by: student``). Void pixels take part unless ``mask_ignored``. ``standardize`` is of
-    the logits alone, see :class:`PD`.
+    (``divide_by: student``). Void pixels are included unless ``mask_ignored``. ``standardize`` applies
+    to the logits only, see :class:`PD`.
     """
 
     paper = "Shu et al. 2021; FAKD Eq. 2"
@@ -36,9 +36,9 @@ class CWD(DistillLoss):
             "logits", "maps that are compared: logits, feature or both", choices=("logits", "feature", "both")
         )
         feature_factor: float = option(
-            1.0, "factor of the feature's term, beside that of the logits", least=0
+            1.0, "factor of the feature's term, relative to that of the logits", least=0
         )
-        adapter_norm: bool = option(False, "batch norm and ReLU after the adapter, as the authors have")
+        adapter_norm: bool = option(False, "batch norm and ReLU after the adapter, as in the authors' code")
         divide_by: str = option(
             "projected",
             "C of the feature's term: projected or, as in CIRKD, student",

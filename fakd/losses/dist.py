@@ -20,7 +20,7 @@ class DIST(DistillLoss):
     with p and q the softmaxes over classes of teacher and student over tau, as matrices of the labelled
     pixels of the batch by classes, and rho Pearson's correlation of two rows or two columns. Only relations
     count, not the scale, which suits a teacher much stronger than the student. Where probabilities are
-    nearly uniform their correlation is noise with a steep gradient, so the teacher must be a trained one.
+    nearly uniform their correlation is noise with a steep gradient, so the teacher must be trained.
     With two classes the first rho is +1 or -1, so the method is weak there. A re-implementation of the
     formula.
     """

@@ -18,9 +18,9 @@ class DKD(DistillLoss):
 
         T^2 mean_i [ alpha KL(b^t_i || b^s_i) + beta KL(r^t_i || r^s_i) ]
 
-    over labelled pixels, with b = (p_y, 1 - p_y) for the softmax p over classes of the logits over T at the
-    pixel's label y, and r the softmax over all classes but y. PD is alpha 1 and 1 - p^t_y in place of beta.
-    The paper is about image classification; this is a re-implementation with every pixel as an image.
+    over labelled pixels, with b = (p_y, 1 - p_y) for the softmax p over classes of the logits over T at
+    the pixel's label y, and r the softmax over all classes but y. PD is the case alpha = 1 with 1 - p^t_y
+    in place of beta. The paper is about image classification; here every pixel is treated as an image.
     ``standardize``: see :class:`PD`.
     """
 

@@ -30,7 +30,8 @@ class DSD(DistillLoss):
     a_m is the attention of map m: the mean over channels of its squares as a unit vector over the pixels.
     The maps are a backbone stage, the feature and the logits, all on the grid of the feature (CIRKD takes
     the auxiliary logits for the first, or twice the same map where there are none). Row c of R is the
-    softmax over pixels of the channel c of the logits, average-pooled by 2, over tau. Void pixels take part.
+    softmax over pixels of the channel c of the logits, average-pooled by 2, over tau. Void pixels are
+    included.
     """
 
     paper = "Feng et al. 2021 (DSD)"

@@ -21,11 +21,11 @@ class FAKDChannel(FeatureAugmentedLoss):
 
         tau^2 / (N K) sum_c [ LSE_k(z_ck / tau + v_ck) - sum_i P_ci z_ci / tau + sum_i P_ci v_ci ]
 
-    so it costs what CWD costs. ``form`` sets the sign of the last term: + ``bound``, 0 ``tight`` (Jensen
-    only where it is needed, a closer bound), - ``shift`` (Algorithm 1: augmented logits, then the plain
-    loss). With the classifier detached the three have the same gradient. The teacher's entropy is
-    subtracted, so lambda = 0 is exactly CWD. Eq. 7 is printed with the sign of s_i - s_k reversed, the sum
-    to C instead of M and 1 / (2 tau); only the last is offered, as ``variance: paper``.
+    so it costs as much as CWD. ``form`` sets the sign of the last term: + ``bound``, 0 ``tight``
+    (Jensen's inequality only where it is needed, a tighter bound), - ``shift`` (Algorithm 1: augmented
+    logits, then the plain loss). With the classifier detached the three have the same gradient. The
+    teacher's entropy is subtracted, so lambda = 0 is exactly CWD. Eq. 7 is printed with s_i - s_k
+    negated, the sum to C instead of M and 1 / (2 tau); only the last is offered: ``variance: paper``.
 
     ``offset: margin`` takes (w_c - w_y)' Sigma_y (w_c - w_y) instead of q, ISDA's sigma^2.
     """
@@ -39,7 +39,7 @@ class FAKDChannel(FeatureAugmentedLoss):
         )
         offset: str = option(
             "variance",
-            "variance of the logit, or margin: of its lead over the pixel's class",
+            "variance: of the logit; margin: of its difference to that of the label",
             choices=("variance", "margin"),
         )
 

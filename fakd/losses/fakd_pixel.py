@@ -24,11 +24,11 @@ class FAKDPixel(FeatureAugmentedLoss):
 
         T^2 / (N M) sum_i sum_c p_ic [ LSE_k(z_ik / T + (lambda / 2 T^2) D[c, k]) - z_ic / T ]
 
-    with D[c, k] = (w_k - w_c)' Sigma (w_k - w_c) and Sigma that of the summed class c (``class``, as
-    Eq. 8 prints it) or of the pixel's own label (``label``, the law of Eq. 6). The teacher's entropy is
-    subtracted, so lambda = 0 is exactly PD. At lambda = 1 the bound is nearly twice the expectation it
-    bounds: a surrogate, not an estimate. With the classifier detached it can diverge, because larger margins
-    make larger variances and those ask for larger margins: keep the gradient then, or set ``max_offset``.
+    with D[c, k] = (w_k - w_c)' Sigma (w_k - w_c) and Sigma that of the summed class c (``class``, as Eq.
+    8 prints it) or of the pixel's own label (``label``, the distribution of Eq. 6). The teacher's entropy
+    is subtracted, so lambda = 0 is exactly PD. At lambda = 1 the bound is nearly twice the expectation it
+    bounds: a surrogate, not an estimate. With the classifier detached it can diverge, because larger
+    margins cause larger variances and vice versa: then keep the gradient, or set ``max_offset``.
 
     The other forms, of which ``shift`` is the default, add one offset v per logit, of the pixel's
     label: ``tight`` bounds only the LSE, with

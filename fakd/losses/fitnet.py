@@ -17,8 +17,8 @@ class FitNet(DistillLoss):
 
         1 / (N A M) sum (P s - t)^2
 
-    over the A channels of the teacher, with P a 1x1 convolution without bias. CIRKD has it even where
-    channels agree; without ``always_adapt`` it is there only where they differ. Void pixels take part
+    over the A channels of the teacher, with P a 1x1 convolution without bias. CIRKD uses it even where
+    channels agree; without ``always_adapt`` it is used only where they differ. Void pixels are included
     unless ``mask_ignored``.
     """
 
@@ -28,7 +28,7 @@ class FitNet(DistillLoss):
     class Config(DistillLoss.Config):
         weight: float = option(10.0, "factor of this loss in the sum; CIRKD's", least=0)
         tap: str = option("feature", "map that is compared: feature, logits or a stage such as res5")
-        always_adapt: bool = option(True, "have a convolution where channels agree, too")
+        always_adapt: bool = option(True, "use the convolution even where channels agree")
         mask_ignored: bool = option(False, "leave void pixels out")
 
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:

@@ -26,9 +26,9 @@ class NormalizedFeature(DistillLoss):
     the pixels of an image. Either lies in [0, 4]: ``pixel`` is 2 - 2 cos of the two features of a pixel, and
     compares which channels are strong there; ``channel`` is 2 - 2 rho with Pearson's correlation of the two
     maps of a channel, and compares where in the image the channel is strong, whatever its mean and scale, so
-    that a few large channels do not dominate. PKD takes mean and deviation over the batch. Void pixels take
-    part unless ``mask_ignored``. A re-implementation of plain feature distillation, which needs a long
-    training to show what it can do.
+    that a few large channels do not dominate. PKD takes mean and deviation over the batch. Void pixels are
+    included unless ``mask_ignored``. A re-implementation of plain feature distillation, which needs long
+    training.
     """
 
     paper = "feature distillation, FitNets (Romero et al. 2015) on normalised features (NFD, PKD: 2022)"

@@ -18,7 +18,7 @@ class PD(DistillLoss):
         T^2 / (N M) sum_i sum_c p_ic (log p_ic - log q_ic)
 
     with p and q the softmaxes over classes of the teacher's and student's logits over T. Eq. 1 of FAKD is
-    printed with ``t_k`` in the teacher's normaliser; it is ``t_i``. Void pixels take part unless
+    printed with ``t_k`` in the teacher's normaliser; it should be ``t_i``. Void pixels are included unless
     ``mask_ignored``, as in all public code. ``standardize`` first divides the centred logits of a pixel by
     their deviation over the classes, so that the student need not match their scale (Sun et al. 2024,
     LogitStd).

@@ -28,12 +28,13 @@ class SKDSHolistic(DistillLoss):
                   critic_weight (mean relu(1 - D(T)) + mean relu(1 + D(S)))                      ``hinge``
 
     with S and T the raw logits and x = a T + (1 - a) S, a uniform in [0, 1) per image. The critic sees
-    logits alone, as in the authors' code. It is trained here, one step per forward pass in training, with an
-    optimizer of its own: the gradient into the student's logits is computed before that step, so no backward
-    pass sees changed weights, and any trainer works. The trainer's optimizer never sees the critic; its
-    gradients are averaged over ranks; its weights and momenta are in the state of the loss. Its learning
-    rate decays with the progress of the training as ``critic_power`` says. With SOLVER.ACCUMULATE it makes a
-    step per part of the batch. Batch norm in the critic couples the images of a batch, in the penalty too.
+    only logits, as in the authors' code. It is trained here, one step per forward pass in training, with
+    an optimizer of its own: the gradient into the student's logits is computed before that step, so no
+    backward pass sees changed weights, and any trainer works. The trainer's optimizer never sees the
+    critic; its gradients are averaged over ranks; its weights and momenta are in the state of the loss.
+    Its learning rate decays with the progress of the training as ``critic_power`` says. With
+    SOLVER.ACCUMULATE it makes one step per micro-batch. Batch norm in the critic couples the images of a
+    batch, in the penalty too.
     """
 
     paper = "Liu et al. 2019 (SKDS), holistic"
@@ -49,12 +50,12 @@ class SKDSHolistic(DistillLoss):
         )
         critic_lr: float = option(4e-4, "learning rate of the critic", above=0)
         critic_power: float = option(
-            0.9, "it is multiplied by (1 - progress)^power; 0 keeps it constant", least=0
+            0.9, "CRITIC_LR is multiplied by (1 - progress)^this; 0 keeps it constant", least=0
         )
         critic_weight_decay: float = option(5e-4, "weight decay of the critic", least=0)
         widths: tuple = option(
             (64, 128, 256, 512),
-            "channels of its convolutions, each of which halves the map; may be none",
+            "channels of its convolutions, each of which halves the map; may be empty",
             least=1,
         )
 

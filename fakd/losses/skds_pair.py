@@ -19,8 +19,8 @@ class SKDSPair(DistillLoss):
         1 / (N P^2) sum_n sum_ij (s_i . s_j - t_i . t_j)^2
 
     over the P nodes of image n: the max-pooled feature, divided by its length. A node covers ``scale``
-    times the map in each direction (4 nodes for 64x64), as in the authors' code, or with ``kernel`` so many
-    pixels squared, as in CIRKD's. No projector is needed. Void pixels take part.
+    times the map in each direction (4 nodes for 64x64), as in the authors' code, or, with ``kernel``, a
+    square of that many pixels, as in CIRKD's. No projector is needed. Void pixels are included.
     """
 
     paper = "Liu et al. 2019 (SKDS), pair-wise"

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# More names than these are no help; the most frequent of the picture are shown.
+# More names would be unreadable; the most frequent classes of the picture are shown.
 _MOST = 40
 _LEAST_WIDTH = 320  # of a legend that can be read
 _SIZES = (11, 20)  # of its letters, in small and large pictures

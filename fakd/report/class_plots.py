@@ -1,4 +1,4 @@
-"""Pictures of what a method changes per class: the hard and the easy ones, the frequent and the rare."""
+"""Plots of the gains per class: hard and easy, frequent and rare classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .plots import class_bars, clean, colours, label_points, plain_log, png, sho
 from .statistics import signed
 from .table import RunTable
 
-_MANY_CLASSES, _MANY_RUNS = 40, 12  # from here on cells instead of bars
+_MANY_CLASSES, _MANY_RUNS = 40, 12  # from these counts on a heat map replaces the bars
 _NAMED = 20  # classes whose names fit below an axis
 _PER_COLUMN = 50  # classes below each other in a map
 
@@ -124,7 +124,7 @@ def class_map(table: RunTable, iou: pd.DataFrame) -> bytes:
 
 
 def confusion_rates(counts: np.ndarray) -> np.ndarray:
-    """(K, K) in percent of the row: how often a label was taken for each class; nan without a label."""
+    """(K, K) in percent of the row: how often a label was predicted as each class; nan without a label."""
     with np.errstate(invalid="ignore"):
         return 100 * counts / counts.sum(axis=1, keepdims=True)
 

@@ -1,4 +1,4 @@
-"""A finished run, wherever it was read, and what makes two of them the same."""
+"""A finished run, however it was read, and when two runs are the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Strict, model_validator
 from fakd.engine.run_folder import changed_values
 
 METRICS = ("mIoU", "mAcc", "aAcc")
-# What a line holds to six digits.
+# Fields that a kept line rounds to six digits.
 _MEASURED = {
     "metrics_by_dataset",
     "best",
@@ -23,7 +23,7 @@ _MEASURED = {
     "peak_memory_mb",
     "curve",
 }
-# Of result.json, what a line says elsewhere or what has a meaning on one machine alone.
+# Fields of result.json that a line holds elsewhere, or that mean something on one machine only.
 _NOT_KEPT = {"name", "metrics", "output_dir", "weights", "folder", "source"}
 
 
@@ -40,19 +40,19 @@ class Metrics(BaseModel):
 
 
 class FinishedRun(BaseModel):
-    """A finished run, wherever it was read. The fields of its result.json, and:
+    """A finished run, however it was read. The fields of its result.json, and:
 
     Attributes:
         pair, run, values: its place in a sweep, see :class:`fakd.sweep.trial.Trial`.
         schedule: which values its weights were trained with, see :func:`fakd.sweep.population.schedule_of`.
-        max_seconds: after which its training ended in any case.
+        max_seconds: time limit of its training.
         paper: row of a paper's tables that it belongs to, as ``<project>/<pair>``.
-        digest: of all that decides about its weights, but the seed; "" where no config was left.
+        digest: hash of all that determines its weights except the seed; "" without a config.
         config: content of its config.yaml, without paths of this machine.
         teacher: :attr:`identity` of the run whose weights it learnt from.
         curve: (iteration, mIoU on the first test set, seconds of training or None) of each evaluation.
         confusion: by test set, (K, K) pixels, row = label, column = prediction.
-        folder: it lies in, or has lain in; None for a line.
+        folder: of the run, which may be gone; None for a kept line.
         source: what a message calls it.
     """
 
@@ -95,7 +95,7 @@ class FinishedRun(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_older_versions(cls, content: Any) -> Any:
-        """They named one test set alone."""
+        """Older versions stored the metrics of one test set."""
         if isinstance(content, dict) and not content.get("metrics_by_dataset") and "metrics" in content:
             return {**content, "metrics_by_dataset": {content.get("dataset"): content["metrics"]}}
         return content
@@ -113,17 +113,17 @@ class FinishedRun(BaseModel):
 
     @property
     def place(self) -> tuple[str, str]:
-        """No two runs of a report have the same."""
+        """Unique among the runs of a report."""
         return self.pair, self.identity if self.digest else self.source
 
     @property
     def references(self) -> set[str]:
-        """What ``teacher`` is of those who learnt from this run."""
+        """Values of ``teacher`` in the runs that learnt from this one."""
         return {self.identity, str(self.folder and self.folder.resolve())}
 
     @property
     def label(self) -> str:
-        """What it is called in a table, where no other run has to be told from it."""
+        """Its name in a table, before details are added that tell similar runs apart."""
         return self.run or self.method
 
     @property
@@ -144,14 +144,14 @@ class FinishedRun(BaseModel):
             exclude_defaults=True, exclude=_NOT_KEPT | (set() if with_config else {"config"})
         )
         content["config_file"] = _portable(self.config_file or "")
-        # Not of the values that the digest is made of.
+        # Values that enter the digest are not rounded.
         measured = json.dumps({key: value for key, value in content.items() if key in _MEASURED})
         content |= json.loads(measured, parse_float=lambda digits: float(f"{float(digits):.6g}"))
         return json.dumps(content, separators=(",", ":"))
 
 
 def without_paths(config: dict[str, Any], teacher: str) -> dict[str, Any]:
-    """A config whose files are named so that every machine names them alike."""
+    """A config without absolute paths, so that it is the same on every machine."""
     config = _map_texts(config, _portable)
     if teacher:
         options = config["KD"]["TEACHER"]
@@ -177,7 +177,7 @@ def _map_texts(value: Any, change: Any) -> Any:
 
 
 def digest_of(config: Mapping[str, Any], run: FinishedRun | None = None) -> str:
-    """Of what decides about a run's weights, but the seed; "" without a config."""
+    """Hash of all that determines a run's weights except the seed; "" without a config."""
     if not config:
         return ""
     decides = {key: value for key, value in changed_values(config).items() if key != "SEED"}

@@ -107,7 +107,7 @@ def _read_run(
 
 
 def _place_of(folder: Path) -> dict[str, Any]:
-    """What the folders say of a run: ``<method>/seed<k>``, beside ``teachers`` also the pair above these."""
+    """From the names of its folders: ``<method>/seed<k>``, below the pair where ``teachers`` is beside it."""
     if not (seed := folder.name.removeprefix("seed")).isdigit():
         return {}
     place = {"method": folder.parent.name, "seed": int(seed)}
@@ -116,7 +116,7 @@ def _place_of(folder: Path) -> dict[str, Any]:
 
 
 def _place(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a sweep knows of a run."""
+    """What a sweep recorded about a run."""
     if not events:
         return {}
     spec: _Sweep = events[0]["spec"]
@@ -124,7 +124,7 @@ def _place(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     place = {key: start[key] for key in ("pair", "run", "seed", "values")}
     schedule = start.get("schedule", [])
     if len(schedule) > 1:
-        place |= {"schedule": schedule, "values": {}}  # has no one value
+        place |= {"schedule": schedule, "values": {}}  # no single value describes it
     row = spec.pairs.get(place["pair"], {}).get("paper", "")
     return place | {
         "max_seconds": spec.stop.get("seconds"),
@@ -185,7 +185,7 @@ def _confusion(folder: Path, source: str, problems: list[str]) -> dict[str, list
 
 
 class _Sweep(BaseModel):
-    """Of a sweep's file what a report needs."""
+    """The part of a sweep's file that a report needs."""
 
     title: str = ""
     paper: Any = ""
@@ -207,7 +207,7 @@ class _Confusion(BaseModel):
 
 
 def _why_unfinished(folder: Path, events: Sequence[Mapping[str, Any]]) -> str:
-    """What is known of a run without a result."""
+    """Why a run has no result."""
     if events:
         end = events[-1]
         if "error" in end:

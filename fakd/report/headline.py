@@ -1,4 +1,4 @@
-"""What the runs show, in plain words that follow from the numbers and from nothing else."""
+"""The summary of a report: sentences that follow from the numbers only."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from .table import STUDENT, RunTable
 
 
 def lead(table: RunTable) -> str:
-    """The one sentence to read."""
+    """The main conclusion in one sentence."""
     dataset = table.datasets[0]
     found = [d for d in (table.versus(method, dataset) for method in table.methods) if d is not None]
     if not found:
@@ -78,7 +78,7 @@ def _verdict(difference: Difference | None, reference: str) -> str:
 
 
 def _closed(difference: Difference | None, student: pd.Series, teacher: pd.Series) -> str:
-    """Only for a gain that is shown: a share of the gap sounds like more than it is."""
+    """The share of the gap to the teacher; only for a shown gain, because it reads as a strong claim."""
     if difference is None or not difference.is_shown or difference.mean <= 0 or teacher.empty:
         return ""
     gap = teacher.mean() - student.mean()

@@ -1,4 +1,4 @@
-"""Pictures of what runs logged while they trained."""
+"""Plots of what runs logged during training."""
 
 from __future__ import annotations
 

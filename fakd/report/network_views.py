@@ -1,4 +1,4 @@
-"""Pictures of what the runs' networks make of test images: they need the runs' weights and the data."""
+"""Predictions and activations of the runs' networks on test images; needs the weights and the data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAPS = 3  # images whose activations are shown
 
 
 class NetworkViews:
-    """Examples and activations of one network per run; each thing needed is computed once."""
+    """Examples and activations of one network per run; everything is computed once, when needed."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class NetworkViews:
     @cached_property
     def _drawn(self) -> tuple[bytes, list[int]]:
         """The panels, and which images they show."""
-        networks, samples = self._networks, self._samples  # without networks, no data is looked for
+        networks, samples = self._networks, self._samples  # without networks no data is loaded
         with tqdm(total=len(networks) * len(samples.records), unit="image", desc="Predicting") as bar:
             found = {
                 name: predictions(cfg, network, samples.records, bar.update)

@@ -20,7 +20,7 @@ from .page import Picture
 from .table import STUDENT, TEACHER, RunTable
 from .tables import are_packed, classes
 
-# Told apart by colour-blind readers too; the two greys are left to teacher and student.
+# Distinguishable for colour-blind readers; two greys are reserved for teacher and student.
 _COLOURS = [to_rgb(color_sequences["petroff10"][i]) for i in (0, 2, 1, 4, 9, 5, 7, 6)]
 _STROKES = [("-", "o"), ("--", "s"), (":", "D"), ("-.", "^")]
 # A method's place gives its colour in every report; those most often shown together come first.
@@ -52,7 +52,7 @@ def styles(table: RunTable) -> dict[str, dict[str, Any]]:
 
 
 def colours(table: RunTable) -> dict[str, tuple]:
-    """That of :func:`styles` alone."""
+    """The colours of :func:`styles`."""
     return {name: style["color"] for name, style in styles(table).items()}
 
 
@@ -71,7 +71,7 @@ def png(figure: Figure) -> bytes:
 def overview(table: RunTable) -> Iterator[Picture]:
     """A dot per seed, a bar at the mean, a row per run; nothing without a method.
 
-    The teacher is left out: it is so far off that it would squeeze all differences into nothing. The axis
+    The teacher is left out, because its distance would hide the differences between methods. The axis
     spans at least five points, so that a tiny difference looks tiny.
     """
     dataset, palette = table.datasets[0], colours(table)

@@ -38,7 +38,7 @@ def write_report(
     Args:
         paths: folders of finished runs or of sweeps, folders that hold some, and files of kept lines.
         output: folder to write into.
-        command: what a reader types to get these numbers again; "" takes that of the report before.
+        command: that reproduces these numbers, to be shown; "" keeps that of the report before.
         baseline: see :func:`fakd.report.table.read_tables`.
         num_images: how many images of the first test set the networks are shown, from which those are chosen
             where the runs differ most; 0: no pictures of predictions.

@@ -21,7 +21,7 @@ _PAIRS = 15  # of classes whose confusion is shown
 
 @dataclass
 class Context:
-    """What sections are made of.
+    """Input of the sections.
 
     Attributes:
         table: the runs.

@@ -1,4 +1,4 @@
-"""The arithmetic of a comparison over seeds, and how it is said."""
+"""Paired comparisons over seeds, and their texts."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 from scipy.stats import t
 
-MIN_SEEDS = 3  # fewer give no interval worth printing
+MIN_SEEDS = 3  # fewer give no meaningful interval
 
 
 class Difference(NamedTuple):

@@ -160,7 +160,7 @@ def make_table(named: Sequence[tuple[str, FinishedRun]], baseline: str, label: s
 def _log(folder: Path | None) -> list[dict[str, Any]]:
     try:
         return [x for x in read_lines(folder / "metrics.json") if isinstance(x, dict)] if folder else []
-    except (OSError, ValueError):  # told already, by who read the curve
+    except (OSError, ValueError):  # reported already when the curve was read
         return []
 
 

@@ -313,7 +313,7 @@ def _shown(value: Any) -> str:
         return ", ".join(f"{name} {version}" for name, version in value.items())
     if value is None or value == "" or value != value:
         return NOTHING
-    # pandas makes floats of integers with gaps
+    # pandas turns integers with missing values into floats
     return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 

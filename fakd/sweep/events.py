@@ -1,4 +1,4 @@
-"""The plain record of a sweep: a file of JSON lines per run, an event per line, written by the run itself.
+"""The record of a sweep: a file of JSON lines per run, an event per line, written by the run itself.
 
 Each line has "event" and, where it starts, the run's place in the sweep:
 

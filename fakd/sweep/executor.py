@@ -1,4 +1,4 @@
-"""What is common to all ways to run a plan: the order, what is done already, what failed, and how it ends."""
+"""The common part of all executors: order, resume, failures and exit code."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Executor(ABC):
     def __init__(self, spec: Spec, plan: Plan, output: Path):
         self.spec, self.plan, self.output = spec, plan, output
         self.trials = [*plan.known, *(trial for search in plan.searches for trial in search.known())]
-        self._unwritten: dict[Path, dict[str, Any]] = {}  # events for which the disk had no room
+        self._unwritten: dict[Path, dict[str, Any]] = {}  # events that a full disk refused
         self._signal = 0
 
     def run(self) -> int:
@@ -99,22 +99,22 @@ class Executor(ABC):
     def train(
         self, packs: Sequence[Pack], scheduler: str = "none", until: int | None = None, whole: bool = False
     ) -> None:
-        """Runs trials from wherever they have come to; each leaves an event that says how it ended.
+        """Runs or resumes trials; the last event of each states its outcome.
 
         Args:
             packs: trials that share a process.
             scheduler: "asha" or "median" may stop some.
             until: pause after the evaluation at this iteration.
-            whole: each gets all a device has.
+            whole: each gets a device of its own.
         """
 
     @abstractmethod
     def show(self) -> None:
-        """Tells that trials were added."""
+        """Called when trials were added."""
 
     @abstractmethod
     def close(self) -> None:
-        """Comes after the last trial."""
+        """Called after the last trial."""
 
     def _run_all(self) -> None:
         self._finish(self.plan.teachers)
@@ -128,7 +128,7 @@ class Executor(ABC):
         self._finish_searches()
 
     def _finish(self, trials: Sequence[Trial], scheduler: str = "none", until: int | None = None) -> None:
-        """Trains what of these trials is open; what ran out of memory gets one more chance, alone."""
+        """Trains the unfinished ones; those that ran out of memory are retried once, alone on a device."""
         todo = [trial for trial in trials if not self.is_done(trial) and not self._lacks_teacher(trial)]
         self._train(self._packs(todo), scheduler, until)
         again = [trial for trial in todo if self.ended_as(trial, "out_of_memory")]
@@ -148,7 +148,7 @@ class Executor(ABC):
         for until in range(cfg.TEST.EVAL_PERIOD, cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD):
             members = [as_scheduled(trial) for trial in members]
             if any(trial.finished or trial.reached > until for trial in members):
-                continue  # they were all here before an interruption
+                continue  # completed before an interruption
             self._finish([trial for trial in members if trial.reached < until], until=until)
             members = [trial for trial in members if not self.ended_as(trial, "failed")]
             found = {trial: self._evaluation(trial, until) for trial in members}
@@ -177,13 +177,13 @@ class Executor(ABC):
         groups: dict[str, list[Trial]] = {}
         for number, trial in enumerate(trials):
             groups.setdefault(sharing_key(trial.config()) or str(number), []).append(trial)
-        # "auto" leaves no device idle whose trials would wait in the pack of another one.
+        # "auto" leaves no device idle while trials wait in a pack on another one.
         auto = self.spec.pack == "auto"
         size = min(_AUTO_PACK, -(-len(trials) // self.room)) if auto else self.spec.pack
         return [tuple(group[i : i + size]) for group in groups.values() for i in range(0, len(group), size)]
 
     def _lacks_teacher(self, trial: Trial) -> bool:
-        """Whether its teacher failed; then its students are not tried, and say so."""
+        """Whether its teacher failed; then the student is recorded as failed without a try."""
         teachers = [each for each in self.plan.teachers if str(each.folder) == trial.teacher]
         if all(each.finished for each in teachers):
             return False
@@ -197,13 +197,13 @@ class Executor(ABC):
         return trial.finished or self.ended_as(trial, "stopped") is not None
 
     def ended_as(self, trial: Trial, event: str) -> dict[str, Any] | None:
-        """The event, if it is what an unfinished trial ended with."""
+        """The last event of an unfinished trial, if it is this one."""
         file = events_file(self.output, trial.folder)
         line = self._unwritten.get(trial.folder) or last(file, "start", "out_of_memory", "failed", "stopped")
         return line if line is not None and line["event"] == event and not trial.finished else None
 
     def record(self, trial: Trial, event: str, **content: Any) -> None:
-        """Writes down what a trial's own process did not; a full disk does not end the sweep."""
+        """Records an event for a trial's process; a full disk does not end the sweep."""
         try:
             append(events_file(self.output, trial.folder), event, **content)
         except OSError as error:
@@ -211,7 +211,7 @@ class Executor(ABC):
             self._unwritten[trial.folder] = {"event": event, **content}
 
     def record_if_open(self, trial: Trial, event: str, **content: Any) -> None:
-        """The same, unless the trial's process did."""
+        """The same, unless the trial's process has recorded how it ended."""
         if is_open(events_file(self.output, trial.folder)):
             self.record(trial, event, **content)
 
@@ -233,7 +233,7 @@ class Executor(ABC):
     def check_signal(self) -> None:
         """
         Raises:
-            SystemExit: a signal came whose exception somebody swallowed.
+            SystemExit: a signal came, but its exception was caught elsewhere.
         """
         if self._signal:
             raise SystemExit(128 + self._signal)

@@ -44,7 +44,7 @@ class _LocalExecutor(Executor):
         if repeats:
             self.how_to_resume = "The same command continues it."
         self._counted: dict[Path, int] = {}  # iterations of a run that are on the bar
-        # Where nobody watches, a line now and then is enough.
+        # Without a terminal an occasional line is enough.
         interval = 0.2 if sys.stderr.isatty() else 20
         self._bar = tqdm(unit="it", dynamic_ncols=True, mininterval=interval, smoothing=0.05)
         self.show()
@@ -62,7 +62,7 @@ class _LocalExecutor(Executor):
         self, packs: Sequence[Pack], scheduler: str = "none", until: int | None = None, whole: bool = False
     ) -> None:
         for pack in packs:
-            gc.collect()  # what the run before held must not count as this one's memory
+            gc.collect()  # memory of the previous run must not count for this one
             self._bar.set_description(" + ".join(map(str, pack)))
             start = self._bar.n
             gpus = int(self.spec.resources.gpus)
@@ -70,7 +70,7 @@ class _LocalExecutor(Executor):
                 run_trials(
                     pack, self.output, gpus=gpus, until=until, bar=self._bar if len(pack) == 1 else None
                 )
-            except Exception as error:  # whatever it is, the other runs are worth having
+            except Exception as error:  # one failed run must not end the others
                 self._record_error(pack, error)
             self.check_signal()
             self._count(pack, until, self._bar.n - start)
@@ -85,10 +85,10 @@ class _LocalExecutor(Executor):
                 self.record(trial, "failed", error=message_of(error))
 
     def _count(self, trials: Sequence[Trial], until: int | None, shown: int) -> None:
-        """Moves the bar to where these runs should have come; what was not run now says nothing of the speed.
+        """Moves the bar to the end of these runs; what was not run now does not count for the speed.
 
         Args:
-            shown: iterations by which the runs moved it themselves.
+            shown: iterations by which the runs have moved it already.
         """
         missing = -shown
         for trial in trials:

@@ -1,4 +1,4 @@
-"""From a sweep to its trials, every config of which is known to build before the first one starts."""
+"""Plans the trials of a sweep; every config is built before the first trial starts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Plan:
 
     Attributes:
         teachers: trained here, or evaluated where their weights are given.
-        trials: that nothing else changes.
+        trials: with fixed values.
         populations: trials of a method and seed that pbt changes, at their first values.
         searches: methods whose trials Optuna finds.
     """
@@ -166,12 +166,12 @@ def _own_teacher(name: str, pair: Pair) -> Teacher:
 
 
 def _teacher_opts(teacher: Teacher, run: Trial | None) -> dict[str, Any]:
-    """What tells a student of its teacher."""
+    """The config keys that name a student's teacher."""
     opts = {"KD.TEACHER.RUN": ""}  # which the student's config may name
     if run is None or run.given:
         config, weights = _absolute(teacher.config), _absolute(teacher.weights)
         return opts | {"KD.TEACHER.CONFIG_FILE": config, "KD.TEACHER.WEIGHTS": weights}
-    # It has just been evaluated as itself, so no student needs to do so again.
+    # Its own run has evaluated it, so its students need not check it again.
     return opts | {
         "KD.TEACHER.CONFIG_FILE": str(run.folder / "config.yaml"),
         "KD.TEACHER.WEIGHTS": str(run.folder / "model_final.pth"),
@@ -202,7 +202,7 @@ def _check(plan: Plan, scheduler: str) -> None:
             if key not in built:
                 built.add(key)
                 _build(cfg, trained_here.get(cfg.KD.TEACHER.CONFIG_FILE))
-        except Exception as error:  # whatever it is, it would have come up in the middle of the night
+        except Exception as error:  # any error here would otherwise end a trial hours later
             reason = message_of(error).removeprefix("the command line: ")
             raise ValueError(f"The config of trial '{trial}' does not build: {reason}") from error
         if trial in plan.teachers or trial in ends:

@@ -50,11 +50,11 @@ def as_scheduled(trial: Trial) -> Trial:
 
 
 def exploit(members: Sequence[Trial], scores: Mapping[Trial, float], axes: Mapping[str, Any]) -> None:
-    """Lets the last of a population continue from the first.
+    """Lets the worst of a population continue from the best.
 
     Args:
         members: all paused at one iteration.
-        scores: of those that have come so far, higher is better.
+        scores: of the members that reached it, higher is better.
         axes: lists and ranges of the keys that may change.
     """
     ranked = sorted(scores, key=lambda trial: scores[trial])

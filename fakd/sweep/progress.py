@@ -1,4 +1,4 @@
-"""How far a sweep is, from the events its runs write."""
+"""The progress of a sweep, from the events of its runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Progress:
         self.show_of(trials)
 
     def show_of(self, trials: Sequence[Trial]) -> None:
-        """Takes these trials from now on."""
+        """Shows these trials from now on."""
         self._trials = list(trials)
         self._files = [events_file(self._output, trial.folder) for trial in trials]
         self._lengths = [trial.config().SOLVER.MAX_ITER for trial in trials]

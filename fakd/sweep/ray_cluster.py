@@ -1,4 +1,4 @@
-"""Ray on this machine or on a cluster, and what it has room for."""
+"""Starts or joins Ray, and asks for its resources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Options:
     Attributes:
         output: folder of the sweep; on a cluster all nodes must see it.
         resume: go on with the sweep in ``output``.
-        address: of a running Ray cluster; "" starts one on this machine that nobody else can reach.
+        address: of a running Ray cluster; "" starts one that only this machine can reach.
         storage: where Ray keeps its own records, a shared path or a URI; "" for ``output/ray``.
         dashboard: start Ray's dashboard, on the loopback interface.
         cpus, gpus: of the machine, for a Ray started here; None: all there are.

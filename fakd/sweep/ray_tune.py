@@ -105,7 +105,7 @@ def build_scheduler(name: str) -> schedulers.TrialScheduler:
     if name == "asha":
         return schedulers.ASHAScheduler(time_attr="spent", max_t=1, grace_period=1 / 8)  # type: ignore
     if name == "median":
-        # Nobody is to wait for others, which would cost a new process each time.
+        # No trial waits for others, because every pause would cost a new process.
         return schedulers.MedianStoppingRule("spent", grace_period=1 / 8, min_time_slice=math.inf)  # type: ignore
     return schedulers.FIFOScheduler()
 
@@ -115,7 +115,7 @@ def _train(config: dict[str, Any], packs: list[Pack], output: Path, gpus: int, u
     pack = packs[config["pack"]]
     run_trials(pack, output, tune.report, gpus, until)
     end = last(events_file(output, pack[0].folder), "evaluation", "failed", "out_of_memory")
-    if end is not None and "spent" in end:  # with all written down, it may be stopped
+    if end is not None and "spent" in end:  # all is recorded, so the scheduler may stop it
         tune.report({key: value for key, value in end.items() if key != "event"})
 
 

@@ -24,7 +24,7 @@ Point = dict[str, Any]
 
 
 def axes_of(keys: Mapping[str, Any], losses: tuple[str, ...]) -> dict[str, Any]:
-    """Those of the keys that a method with these losses has; keys of other losses do not concern it."""
+    """The keys that apply to a method with these losses."""
     others = tuple(f"KD.{name}." for name, _ in DISTILL_LOSS_REGISTRY if name not in losses)
     return {key: axis for key, axis in keys.items() if not key.startswith(others)}
 

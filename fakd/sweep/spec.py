@@ -1,4 +1,4 @@
-"""What a sweep file may say, and what is wrong with one that says something else."""
+"""The keys of a sweep file and their checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fakd.config import read_paper
 from fakd.validation import Strict, parse, read_yaml
 
 METRICS = ("mIoU", "mAcc", "aAcc")
-# What a scheduler may change in the middle of a run; nothing is built from these.
+# Keys that a scheduler may change during a run, because no module is built from them.
 CHANGEABLE = re.compile(r"SOLVER\.BASE_LR|KD\.\w+\.(LAMBDA|WEIGHT)")
 # What may differ between a sweep and its resume, because no trial depends on it.
 _FREE = {"resources", "concurrency", "retries", "pack", "paper", "title"}

@@ -1,4 +1,4 @@
-"""What happens in the process of a trial: runs, alone or packed, that report as they go; no Ray here."""
+"""The process of a trial: runs it, alone or in a pack, and records its events; no Ray here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .population import schedule_of
 from .spec import METRICS
 from .trial import Trial
 
-# A second attempt at these would end the same way.
+# Another attempt would fail the same way.
 _FINAL = (FloatingPointError, ValueError, KeyError, FileNotFoundError)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -34,11 +34,11 @@ Report = Callable[[dict[str, Any]], None]
 
 
 class Paused(BaseException):
-    """Ends a process whose run waits for the others of its population; no Exception, as nothing is wrong."""
+    """Ends the process of a run that waits for its population; no Exception, because nothing failed."""
 
 
 class SweepReporter(HookBase):
-    """After every evaluation tells the sweep what was reached; now and then how far the run has come."""
+    """Reports every evaluation to the sweep, and the progress in between."""
 
     _PERIOD = 3.0  # seconds
 
@@ -93,7 +93,7 @@ def run_trials(
     until: int | None = None,
     bar: tqdm | None = None,
 ) -> str:
-    """Runs one trial, or several side by side, from wherever they had come to.
+    """Runs or resumes one trial, or several side by side.
 
     Args:
         trials: of one pack.
@@ -133,7 +133,7 @@ def run_trials(
 
 def _end_of(error: Exception) -> str | None:
     """The event that an error is; None where another attempt may fix it."""
-    # The text is what PyTorch says when the host has no more.
+    # The text is PyTorch's message when the host's memory is full.
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error):
         return "out_of_memory"
     return "failed" if isinstance(error, _FINAL) or getattr(error, "errno", None) in _FULL else None
@@ -153,7 +153,7 @@ def _process() -> dict[str, Any]:
 
 
 def place_of(trial: Trial) -> dict[str, Any]:
-    """Where the report puts the run, and whose student it is."""
+    """The run's place in the report, and its teacher."""
     return {
         "pair": trial.pair,
         "run": trial.run,

@@ -29,7 +29,7 @@ def check_coco_stuff(root: Path, download: bool = False) -> None:
     if download:
         for split in SPLITS:
             fetch(IMAGES.format(split=split), folder, SHA256[split])
-        # Nobody seems to have published a checksum of the maps: unpacking checks every file's own.
+        # No checksum of the maps is published: unpacking checks that of every file.
         fetch(MAPS, folder / "stuffthingmaps")
     for split in SPLITS:
         need(folder / f"{split}2017", REMEDY)

@@ -12,7 +12,7 @@ from .matlab import read_map
 VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar"
 # As torchvision records it, datasets/voc.py.
 VOC_MD5 = "md5:da459979d0c395079b5c75ee67908abb"
-# Nobody seems to have published a checksum of the labels: unpacking checks the archive's own, and every
+# No checksum of the labels is published: unpacking checks the archive's own, and every
 # label's ids are looked at.
 LABELS_URL = "https://cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz"
 REMEDY = (

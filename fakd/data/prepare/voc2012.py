@@ -46,7 +46,7 @@ def convert_voc2012(root: Path, download: bool = False, workers: int = 0) -> Non
     target = folder / "SegmentationClassAug"
     jobs = [(str(source), str(target / f"{stem}.png")) for stem, source in sorted(sources.items())]
     convert_all(jobs, convert_label, "Pascal VOC 2012", workers)
-    write_stems(sorted(sources), lists / "trainaug.txt")  # last: the list says that all are there
+    write_stems(sorted(sources), lists / "trainaug.txt")  # last: the list means that all files are there
 
 
 def convert_label(source: str, target: str) -> None:

@@ -74,7 +74,7 @@ class BilinearFusion(HighResolutionModule):
         for layer, source in zip(layers, x, strict=True):
             y = layer(source)
             sides = zip(y.shape[-2:], like.shape[-2:], strict=True)
-            # An exported graph for any size cannot choose: where it cannot be told, the resize is in it.
+            # An exported graph for any size cannot branch: where sizes are unknown, it contains the resize.
             if not all(statically_known_true(a == b) for a, b in sides):
                 y = F.interpolate(y, size=like.shape[-2:], mode="bilinear", align_corners=False)
             total = total + y

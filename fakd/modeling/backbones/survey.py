@@ -60,7 +60,7 @@ def survey(name: str) -> Survey:
     if not timm.is_model(name):
         raise ValueError(f"timm has no network '{name}'.")
     previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # what the warnings say is what the table holds
+    logging.disable(logging.WARNING)  # the table holds what the warnings say
     try:
         strides = tuple(_strides(name, stride) for stride in OUTPUT_STRIDES)
         return Survey(name, strides if all(strides) else (), _images(name) if all(strides) else "none")
@@ -73,7 +73,7 @@ def _build(name: str, output_stride: int) -> TimmBackbone | None:
         with torch.device("meta"):
             return TimmBackbone(name=name, output_stride=output_stride).eval()
     except (RuntimeError, AttributeError, TypeError, ValueError, NotImplementedError, AssertionError):
-        return None  # timm's ways to say that a network gives no maps
+        return None  # timm's errors for a network that gives no maps
 
 
 def _strides(name: str, output_stride: int) -> tuple[int, ...]:

@@ -64,8 +64,7 @@ def _prepare() -> str:
 
 
 def _is_writable(folder: str) -> bool:
-    # The mode is looked at as well because the superuser may write anywhere: a folder that nobody is meant
-    # to write to stays as it is.
+    # The mode is checked as well because the superuser may write anywhere: a read-only folder stays as it is.
     return os.path.isdir(folder) and os.access(folder, os.W_OK) and bool(os.stat(folder).st_mode & 0o222)
 
 
