@@ -59,7 +59,7 @@ $(BIN)/mkdocs: $(READY)
 
 # The environment is made anew only if it cannot be used: an unfit Python, no pip, or a set-up that was cut off
 # (STARTED is still there, and pip may take half a package for a whole one).
-$(READY): setup.cfg pyproject.toml constraints.txt tools/install_detectron2.py tools/detectron2-59d9fb1.sha256
+$(READY): setup.cfg pyproject.toml constraints.txt fakd/install_detectron2.py fakd/detectron2-59d9fb1.sha256
 	@if [ -e $(STARTED) ] || ! $(BIN)/python -c "import pip; $(FITS)" 2>/dev/null; then \
 		for python in $(CANDIDATES); do \
 			if "$$python" -c "$(FITS)" 2>/dev/null; then found=$$python; break; fi; \

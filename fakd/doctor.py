@@ -25,7 +25,6 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = shlex.quote(sys.executable or "python3")
-UPSTREAM = "git+https://github.com/facebookresearch/detectron2.git"
 
 
 class Finding(NamedTuple):
@@ -89,10 +88,7 @@ def check_import(module: str, remedy: str) -> Iterator[Finding]:
 
 def detectron2_command() -> str:
     """The command that installs detectron2 for this interpreter."""
-    installer = ROOT / "tools" / "install_detectron2.py"
-    if installer.exists():
-        return f"{PYTHON} {shlex.quote(str(installer))}"
-    return f"{PYTHON} -m pip install --no-build-isolation {UPSTREAM}"
+    return f"{PYTHON} {shlex.quote(str(Path(__file__).with_name('install_detectron2.py')))}"
 
 
 def check_detectron2() -> Finding:
@@ -108,7 +104,7 @@ def check_detectron2() -> Finding:
     if "vcs_info" in origin:
         source = f"git commit {origin['vcs_info']['commit_id'][:7]} of {origin['url']}"
     elif "+59d9fb1" in distribution.version:
-        source = "upstream commit 59d9fb1, repacked by tools/install_detectron2.py"
+        source = "upstream commit 59d9fb1, repacked by install_detectron2.py"
     else:
         source = spec.origin
     operators = "with" if list(Path(spec.origin).parent.glob("_C.*")) else "without"
@@ -172,9 +168,11 @@ def examine() -> Iterator[Finding]:
             yield from check_import(module, f"{PYTHON} -m pip install --force-reinstall --no-deps {name}")
         again = f"{PYTHON} -m pip uninstall -y detectron2 && {detectron2_command()}"
         yield from check_import("detectron2.engine", again)
-        yield from check_import("fakd", f"{PYTHON} -m pip install -e {shlex.quote(str(ROOT))}")
+        here = f"-e {shlex.quote(str(ROOT))}" if (ROOT / "setup.cfg").exists() else "--force-reinstall fakd"
+        yield from check_import("fakd.modeling", f"{PYTHON} -m pip install {here}")
+        yield from check_import("fakd.data", f"{PYTHON} -m pip install {here}")
     yield from check_devices()
-    if "fakd" in sys.modules and "detectron2.data" in sys.modules:
+    if "fakd.data" in sys.modules:
         yield from check_datasets()
 
 

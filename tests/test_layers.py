@@ -13,6 +13,7 @@ LEVELS = {
     "structures": 0,
     "registry": 0,
     "files": 0,
+    "errors": 0,
     "ranges": 0,
     "functional": 1,
     "layers": 1,
@@ -30,9 +31,12 @@ LEVELS = {
     "report": 5,
     "deploy": 5,
     "predict": 5,
-    # The two that stand beside the levels: the package itself, and what must run with nothing installed.
+    "commands": 6,
+    # Those that stand beside the levels: the package itself, and what must run with nothing installed.
     "__init__": 6,
+    "__main__": 6,
     "doctor": 6,
+    "install_detectron2": 6,
 }
 # The lowest level that may import a library; what is not here is free to all.
 LIBRARIES = {

@@ -1,96 +1,10 @@
 #!/usr/bin/env python3
-"""Looks at networks and at what training made of them.
+"""`fakd compare` and `fakd model` in a checkout; --help says all."""
 
-``model`` prints what a network costs and shows to distillation, beside its teacher. ``compare`` writes a page
-of pictures and tables on what finished runs do differently.
-"""
-
-import argparse
-import shlex
 import sys
-from pathlib import Path
 
-from fakd.config import NO_RECIPE, load_config
-from fakd.engine.cli import call_tool
-from fakd.engine.model_summary import summarize, summary_table
-from fakd.report.report import write_report
-
-
-def model(args: argparse.Namespace) -> None:
-    cfg = load_config(args.config_file, args.opts, recipe=NO_RECIPE)
-    teacher_file = args.teacher_config or cfg.KD.TEACHER.CONFIG_FILE
-    summaries = [summarize(cfg, Path(args.config_file).stem, tuple(args.size))]
-    if teacher_file:
-        teacher = load_config(teacher_file, recipe=NO_RECIPE)
-        teacher.MODEL.SEM_SEG_HEAD.NUM_CLASSES = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-        summaries.append(summarize(teacher, f"teacher {Path(teacher_file).stem}", tuple(args.size)))
-    print(summary_table(summaries))
-
-
-def compare(args: argparse.Namespace) -> None:
-    command = shlex.join(["python", *sys.argv])
-    page = write_report(
-        args.runs,
-        args.output,
-        command=command,
-        baseline=args.baseline,
-        num_images=args.images,
-        name="compare",
-        allow_plugins=args.allow_plugins,
-        allow_pickle=args.allow_pickle,
-    )
-    print(page)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    one = commands.add_parser("model", help="parameters, GFLOPs, stride and taps of a network")
-    one.add_argument("--config-file", required=True, metavar="FILE")
-    one.add_argument("--teacher-config", default="", metavar="FILE", help="default: KD.TEACHER.CONFIG_FILE")
-    one.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"))
-    one.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE")
-    one.set_defaults(command=model)
-    several = commands.add_parser(
-        "compare",
-        help="a page on what finished runs do differently",
-        description="Writes DIR/compare.html, the report of tools/report.py: IoU per class, gains over "
-        "difficulty and frequency, confusions that changed, predictions with maps of errors, "
-        "activations, losses, lambda and covariances over training. Runs that differ by their seed alone are "
-        "taken together.",
-    )
-    several.add_argument(
-        "runs",
-        nargs="+",
-        metavar="RUN",
-        help="OUTPUT_DIR of a finished run, a folder that holds some, or a file of kept lines",
-    )
-    several.add_argument(
-        "--baseline",
-        metavar="RUN",
-        help="measure the others against this one (default: the student alone)",
-    )
-    several.add_argument("--output", default="output/compare", metavar="DIR", help="default: %(default)s")
-    several.add_argument(
-        "--images",
-        type=int,
-        default=40,
-        metavar="N",
-        help="test images the networks are shown, from which those are chosen where the runs differ most; "
-        "0: no pictures of predictions (default: %(default)s)",
-    )
-    several.add_argument(
-        "--allow-plugins", action="store_true", help="run the PLUGINS that the runs' configs name"
-    )
-    several.add_argument(
-        "--allow-pickle", action="store_true", help="open weights that can run any code, as the configs say"
-    )
-    several.set_defaults(command=compare)
-    args = parser.parse_args()
-    args.command(args)
-
+from fakd.commands.analyze import main
+from fakd.errors import call_tool
 
 if __name__ == "__main__":
     sys.exit(call_tool(main))

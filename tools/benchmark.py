@@ -1,76 +1,10 @@
 #!/usr/bin/env python3
-"""What networks cost: parameters, GFLOPs, time and memory of inference and of a step of training."""
+"""`fakd benchmark` in a checkout; --help says all."""
 
-import argparse
-import io
 import sys
-from pathlib import Path
 
-from tabulate import tabulate
-
-from fakd.deploy.benchmark import RUNTIMES, benchmark
-from fakd.engine import provenance
-from fakd.engine.cli import call_tool
-from fakd.files import atomic_write
-
-EXAMPLES = """
-example:
-  tools/benchmark.py --config-file configs/camvid/student.yaml configs/camvid/teacher.yaml --output cost.csv
-
-Every measurement has a process of its own and three calls to warm up. Latency is wall-clock of one call, from
-images of 0 to 255 to scores at their size, so let nothing else run meanwhile. Peak memory is on a GPU what
-PyTorch allocated, on a CPU what the process held beyond what it held before the network was built. A training
-step is forward, backward and the optimizer on SOLVER.IMS_PER_BATCH crops, in float32, without distillation or
-reading of data. A cell without a number says why.
-"""
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--config-file", required=True, nargs="+", metavar="FILE", help="a column each")
-    add("--size", type=int, nargs=2, metavar=("H", "W"), help="default: the first config's INPUT.CROP.SIZE")
-    add("--batch-sizes", type=int, nargs="+", default=[1, 8], metavar="N", help="default: 1 8")
-    add(
-        "--runtimes",
-        nargs="+",
-        choices=RUNTIMES,
-        default=RUNTIMES,
-        metavar="NAME",
-        help=f"of {', '.join(RUNTIMES)}",
-    )
-    add(
-        "--repeats", type=int, default=30, metavar="N", help="timed calls, for training a third (default: 30)"
-    )
-    add("--threads", type=int, default=0, metavar="N", help="of the CPU (default: all cores)")
-    add("--output", metavar="FILE", help="write the table as csv too")
-    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys, as MODEL.DEVICE cpu")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse()
-    table = benchmark(
-        args.config_file,
-        opts=args.opts,
-        runtimes=args.runtimes,
-        batches=args.batch_sizes,
-        size=tuple(args.size) if args.size else None,
-        repeats=args.repeats,
-        threads=args.threads,
-    )
-    print(tabulate(table, headers="keys", tablefmt="github", disable_numparse=True))
-    device = dict(zip(args.opts[::2], args.opts[1::2], strict=True)).get("MODEL.DEVICE", "cuda")
-    print(f"\nOn {provenance.machine(device)}; PyTorch {provenance.versions()['torch']}.")
-    if args.output:
-        text = io.StringIO()
-        table.to_csv(text, index_label="quantity")
-        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(args.output, "w") as file:
-            file.write(text.getvalue())
-
+from fakd.commands.benchmark import main
+from fakd.errors import call_tool
 
 if __name__ == "__main__":
     sys.exit(call_tool(main))

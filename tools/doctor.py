@@ -4,4 +4,5 @@
 import runpy
 from pathlib import Path
 
-runpy.run_path(str(Path(__file__).resolve().parents[1] / "fakd" / "doctor.py"), run_name="__main__")
+SCRIPT = Path(__file__).resolve().parents[1] / "fakd" / "doctor.py"
+runpy.run_path(str(SCRIPT), run_name="__main__")

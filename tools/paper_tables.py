@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fakd.engine.cli import call_tool
+from fakd.errors import call_tool
 from fakd.report.paper_tables import collect_results, write_tables
 
 

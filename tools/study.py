@@ -1,81 +1,10 @@
 #!/usr/bin/env python3
-"""Trains a teacher, then a student by several methods and seeds, and writes a report that compares them.
+"""`fakd study` in a checkout; --help says all."""
 
-A sweep made from these flags, run as ``tools/tune.py --local`` does. Finished runs are left as they are and
-interrupted ones are resumed: repeat the same command to go on.
-"""
-
-import argparse
-import shlex
 import sys
-from pathlib import Path
 
-from fakd.engine.cli import call_tool
-from fakd.report.report import write_report
-from fakd.sweep.local import run_locally
-from fakd.sweep.spec import options_of, parse_spec
-
-EXAMPLE = """
-example:
-  tools/study.py --teacher-config configs/toyscenes/teacher.yaml \\
-      --student-config configs/toyscenes/student.yaml --methods student cwd fakd --seeds 0 1 2 \\
-      --output output/toyscenes --opts MODEL.DEVICE cpu
-
-The report is OUTPUT/report.html. Exit codes: 0 done, 1 an error or a run that failed (which the end of the
-output names), 143 or 130 stopped by SIGTERM or Ctrl-C with everything saved.
-"""
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    pairs = {"nargs": "*", "default": [], "metavar": "KEY VALUE"}
-    parser.add_argument("--teacher-config", required=True, metavar="FILE")
-    parser.add_argument("--student-config", required=True, metavar="FILE")
-    parser.add_argument("--teacher-weights", default="", metavar="FILE", help="use them; train no teacher")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=["student", "cwd", "fakd"],
-        metavar="NAME",
-        help="recipes of fakd/config/recipes, or paths; 'student' is that alone (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0; one teacher serves all"
-    )
-    parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="runs lie in DIR/runs/<method>/seed<N>"
-    )
-    parser.add_argument("--opts", **pairs, help="config options for every run")
-    parser.add_argument("--teacher-opts", **pairs, help="for the teacher besides")
-    parser.add_argument("--student-opts", **pairs, help="for every student besides")
-    return parser.parse_args()
-
-
-def main() -> int:
-    given = parse()
-    teacher = {
-        "config": given.teacher_config,
-        "weights": given.teacher_weights,
-        "opts": options_of(given.teacher_opts),
-    }
-    spec = {
-        "pairs": {"": {"student": given.student_config, "opts": options_of(given.student_opts)}},
-        "teacher": teacher,
-        "methods": given.methods,
-        "seeds": given.seeds,
-        "opts": options_of(given.opts),
-    }
-    code = run_locally(parse_spec(spec, "the command line"), given.output)
-    if code in (0, 1):
-        command = shlex.join(["python", *sys.argv])
-        page = write_report(
-            [given.output], given.output, command=command, allow_plugins=True, allow_pickle=True
-        )
-        print(f"Report: {page}")
-    return code
-
+from fakd.commands.study import main
+from fakd.errors import call_tool
 
 if __name__ == "__main__":
     sys.exit(call_tool(main))

@@ -1,93 +1,10 @@
 #!/usr/bin/env python3
-"""Runs a sweep: all trials of one file, on this machine or a Ray cluster, and then its report."""
+"""`fakd tune` in a checkout; --help says all."""
 
-import argparse
-import contextlib
-import shlex
 import sys
-from pathlib import Path
 
-EXAMPLES = """
-examples:
-  run a sweep                tools/tune.py --spec projects/FAKD/sweeps/toyscenes_table5.yaml \\
-                                 --output output/table5
-  without Ray                the same command with --local: one run after another
-  go on after a stop         the same command with --resume
-  on a running cluster       the same command with --address auto     (docs/cluster.md)
-  write the report again     tools/tune.py report output/table5
-  sweeps in one table        tools/tune.py report output/first output/second --output both.md
-
-Exit codes: 0 done, 1 an error or a failed trial, 130 or 143 stopped by Ctrl-C or SIGTERM and resumable.
-"""
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--spec", required=True, metavar="FILE", help="the sweep; docs/sweeps.md has all keys")
-    add("--output", type=Path, metavar="DIR", help="default: output/sweeps/<name of the spec>")
-    add("--resume", action="store_true", help="go on with the sweep in DIR")
-    add("--local", action="store_true", help="without Ray, one run after another in this process")
-    add("--address", default="", help="of a running Ray cluster, 'auto' to find it")
-    add("--storage", default="", metavar="PATH", help="of Ray's own records, also a URI (default: DIR/ray)")
-    add("--dashboard", action="store_true", help="Ray's dashboard, on this machine only")
-    add("--cpus", type=int, metavar="N", help="cores to use (default: all)")
-    add("--gpus", type=int, metavar="N", help="GPUs to use (default: all)")
-    given = parser.parse_args()
-    if given.local and (given.address or given.storage or given.dashboard or given.cpus or given.gpus):
-        parser.error("--address, --storage, --dashboard, --cpus and --gpus are Ray's; --local does without")
-    return given
-
-
-def sweep(given: argparse.Namespace) -> int:
-    from fakd.report.report import write_report  # now, because the code may have changed when the sweep ends
-    from fakd.sweep.spec import read_spec
-
-    output = given.output or Path("output/sweeps", Path(given.spec).stem)
-    spec = read_spec(given.spec)
-    if given.local:
-        from fakd.sweep.local import run_locally
-
-        code = run_locally(spec, output, given.resume)
-    else:
-        from fakd.sweep.ray_tune import Options, run_sweep
-
-        names = ("resume", "address", "storage", "dashboard", "cpus", "gpus")
-        code = run_sweep(spec, Options(output, **{name: getattr(given, name) for name in names}))
-    command = shlex.join(["python", *sys.argv])
-    with contextlib.suppress(FileNotFoundError):  # interrupted before any run was finished
-        page = write_report([output], output, command=command, allow_plugins=True, allow_pickle=True)
-        print(f"Report: {page}")
-    return code
-
-
-def report() -> None:
-    from fakd.report.report import write_report
-
-    parser = argparse.ArgumentParser(
-        prog="tune.py report", description="Writes the report of a finished sweep, or one table of several."
-    )
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="of a sweep")
-    parser.add_argument("--output", metavar="FILE", help="the table of several (default: side_by_side.md)")
-    given = parser.parse_args(sys.argv[2:])
-    if len(given.folders) == 1 and not given.output:
-        print(write_report(given.folders, given.folders[0]))
-    else:
-        path, command = Path(given.output or "side_by_side.md"), shlex.join(["python", *sys.argv])
-        print(write_report(given.folders, path.parent, command=command, side_by_side=True, name=path.stem))
-
-
-def main() -> int:
-    is_report = sys.argv[1:2] == ["report"]
-    given = None if is_report else parse()
-    if given is not None:  # what follows imports for seconds
-        print(f"Reading {given.spec}.", flush=True)
-    from fakd.engine.cli import call_tool
-
-    return call_tool(report if given is None else lambda: sweep(given))
-
+from fakd.commands.tune import main
+from fakd.errors import call_tool
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(call_tool(main))

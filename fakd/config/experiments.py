@@ -19,6 +19,8 @@ from typing import Any
 
 import yaml
 
+from ..files import shipped
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -66,7 +68,7 @@ def read_paper(project: str) -> Paper:
     """What ``projects/<project>/paper.yaml`` says.
 
     Raises:
-        FileNotFoundError: there is no such project below the current folder.
+        FileNotFoundError: there is no such project below the current folder or in the package.
     """
     given = _read(project, "paper.yaml")
     return Paper(tuple(given["metrics"]), given.get("labels", {}), given["tables"])
@@ -76,7 +78,7 @@ def read_experiments(project: str) -> dict[str, Experiment]:
     """All experiments of ``projects/<project>/experiments.yaml`` by name without the project.
 
     Raises:
-        FileNotFoundError: there is no such project below the current folder.
+        FileNotFoundError: there is no such project below the current folder or in the package.
     """
     given = _read(project, "experiments.yaml")
     pairs = {name: entry or {} for name, entry in given["pairs"].items()}
@@ -112,12 +114,13 @@ def find_experiment(name: str) -> Experiment:
 
 
 def _read(project: str, file: str) -> dict[str, Any]:
-    path = Path("projects") / project / file
+    path = Path(shipped(f"projects/{project}/{file}"))
     if not path.is_file():
-        known = ", ".join(sorted(p.parent.name for p in Path("projects").glob(f"*/{file}"))) or "none"
+        places = [Path("projects"), Path(__file__).parents[1] / "projects"]
+        known = sorted({found.parent.name for place in places for found in place.glob(f"*/{file}")})
         raise FileNotFoundError(
-            f"no '{path}' (looked from {Path.cwd()}); projects with tables here: {known}. Start from the "
-            "root of the repository."
+            f"no '{path}' (looked from {Path.cwd()} and in the package); projects with tables here: "
+            f"{', '.join(known) or 'none'}."
         )
     return yaml.safe_load(path.read_text())
 

@@ -20,6 +20,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..checkpoint.registry_weights import registry_weights
 from ..data.datasets.custom import register_custom
+from ..files import shipped
 from ..ranges import Range
 from ..validation import read_yaml
 from .checks import check_keys, ranges
@@ -44,7 +45,8 @@ def load_config(
     """The config of a run, not frozen.
 
     Args:
-        config_file: yaml, with ``_BASE_`` as in detectron2; "" for the defaults alone.
+        config_file: yaml, with ``_BASE_`` as in detectron2, or the name of one that comes with the package
+            (:func:`fakd.files.shipped`); "" for the defaults alone.
         opts: ``[KEY, VALUE, ...]``.
         recipe: takes the place of ``KD.RECIPE``.
         allow_plugins: import the PLUGINS that files name, which run as code. For files from elsewhere give
@@ -57,6 +59,7 @@ def load_config(
         ValueError: a file that cannot be read, a value that its key may not have, or a key of detectron2's
             that does nothing here.
     """
+    config_file = shipped(config_file)
     if config_file and not Path(config_file).is_file():
         raise FileNotFoundError(f"config file {config_file} does not exist (looked from {Path.cwd()}).")
     if len(opts) % 2:
@@ -163,7 +166,7 @@ def recipe_path(word: str) -> Path:
     Raises:
         FileNotFoundError: there is none; the message lists those there are.
     """
-    path = Path(word) if word.endswith((".yaml", ".yml")) else RECIPES / f"{word}.yaml"
+    path = Path(shipped(word)) if word.endswith((".yaml", ".yml")) else RECIPES / f"{word}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
         raise FileNotFoundError(f"no recipe '{word}' (KD.RECIPE). Known: {known}; or give a path to a .yaml.")
@@ -197,7 +200,8 @@ def read_keys(path: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ValueError(f"{path}: _BASE_ is {bases!r}, but must be a path, or a list of paths.")
     keys: dict[str, Any] = {}
     for base in bases:
-        keys |= read_keys(str(file.parent / Path(base).expanduser()), (*above, file))
+        beside = file.parent / Path(base).expanduser()
+        keys |= read_keys(str(beside) if beside.is_file() else shipped(base), (*above, file))
     own = flat_keys(content)
     if "PLUGINS" in own:
         own["PLUGINS"] = _plugins(own, file.parent)
@@ -211,6 +215,7 @@ def _plugins(source: Mapping[str, Any], folder: Path = Path()) -> tuple[str, ...
 def _beside(folder: Path, plugin: str) -> str:
     """The whole path of a plugin that is a file in a folder; modules and other files as they are."""
     path = folder / plugin
+    path = path if path.is_file() else Path(shipped(plugin))
     return str(path.resolve()) if plugin.endswith(".py") and path.is_file() else plugin
 
 

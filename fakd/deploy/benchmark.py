@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from fakd.config import NO_RECIPE, load_config
 from fakd.engine import provenance
-from fakd.engine.cli import message_of
 from fakd.engine.model_summary import summarize
 from fakd.engine.trainer import Trainer
+from fakd.errors import message_of
 from fakd.modeling.build import build_segmentor
 
 from .export import OPSET, onnx_graph, program_of

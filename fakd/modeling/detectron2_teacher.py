@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..checkpoint.teacher import load_teacher
 from ..config.setup import read_keys
+from ..files import shipped
 from .segmentor import Segmentor
 
 
@@ -72,6 +73,7 @@ def is_detectron2_config(config_file: str) -> bool:
     Raises:
         ValueError: the file is not yaml, or does not hold keys and their values.
     """
+    config_file = shipped(config_file)
     if not Path(config_file).is_file():
         return False
     return read_keys(config_file).get("MODEL.META_ARCHITECTURE") == "SemanticSegmentor"

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from fakd.engine.cli import message_of
 from fakd.engine.run_folder import RunFolder
+from fakd.errors import message_of
 from fakd.files import read_lines
 from fakd.sweep.events import FOLDER as EVENTS
 from fakd.validation import parse, read_json

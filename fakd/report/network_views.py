@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from fakd.config import NO_RECIPE, load_config
 from fakd.engine import load_trained
-from fakd.engine.cli import message_of
+from fakd.errors import message_of
 from fakd.modeling.build import build_teacher
 from fakd.predict.panels import draw_panels
 from fakd.predict.samples import Samples, activation, enlarged, load_samples, predictions

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from fakd.config import read_paper
-from fakd.engine.cli import message_of
+from fakd.errors import message_of
 from fakd.files import atomic_write
 
 from . import tables

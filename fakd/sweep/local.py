@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fakd.engine.cli import message_of
+from fakd.errors import message_of
 
 from .events import events_file, last
 from .executor import Executor, Pack, check_folder

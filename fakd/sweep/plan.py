@@ -14,7 +14,8 @@ from detectron2.config import CfgNode
 
 from fakd.config import NO_RECIPE, load_config
 from fakd.engine.check import check_config
-from fakd.engine.cli import message_of
+from fakd.errors import message_of
+from fakd.files import shipped
 from fakd.modeling import Distiller
 from fakd.modeling.build import build_distill_losses, build_segmentor
 from fakd.modeling.detectron2_teacher import is_detectron2_config
@@ -185,7 +186,7 @@ def _opts(values: Mapping[str, Any], seed: int, folder: Path) -> tuple[str, ...]
 
 
 def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).resolve())
+    return path if "://" in path else str(Path(shipped(path)).resolve())
 
 
 def _check(plan: Plan, scheduler: str) -> None:

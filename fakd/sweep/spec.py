@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 from typing_extensions import Self
 
 from fakd.config import read_paper
+from fakd.files import shipped
 from fakd.validation import Strict, parse, read_yaml
 
 METRICS = ("mIoU", "mAcc", "aAcc")
@@ -281,7 +282,7 @@ def read_spec(path: str | Path) -> Spec:
         FileNotFoundError: there is none.
         ValueError: a key is unknown or a value is not what the key takes; nothing ran.
     """
-    return parse_spec(read_yaml(path), str(path))
+    return parse_spec(read_yaml(shipped(str(path))), str(path))
 
 
 def parse_spec(given: Any, source: str = "the sweep") -> Spec:

@@ -18,8 +18,8 @@ from detectron2.utils import comm
 from tqdm import tqdm
 
 from fakd.engine import SharedTeacherRun, evaluate_weights, run, run_side_by_side
-from fakd.engine.cli import message_of
 from fakd.engine.run_folder import RunFolder
+from fakd.errors import message_of
 
 from .events import append, events_file
 from .population import schedule_of

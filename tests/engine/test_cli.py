@@ -3,7 +3,7 @@
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from fakd.engine.cli import call_tool
+from fakd.errors import call_tool
 
 
 class Broken(Dataset):

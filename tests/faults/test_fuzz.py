@@ -28,9 +28,9 @@ from fakd.data.datasets.custom import register_custom
 from fakd.data.images import read_image
 from fakd.data.labels import read_label
 from fakd.engine.check import check_config
-from fakd.engine.cli import message_of
 from fakd.engine.run_folder import RunFolder
 from fakd.engine.teacher_check import recorded_miou
+from fakd.errors import message_of
 from fakd.files import read_lines
 from fakd.report.records import read_runs
 from fakd.sweep.events import append

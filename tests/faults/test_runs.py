@@ -1,15 +1,16 @@
 """Files and options that a run cannot use get one line that names them."""
 
-import runpy
 import sys
 
 import pytest
 import torch
-from integration.conftest import TRAIN_NET, tiny_config
+from integration.conftest import tiny_config
 from torch.multiprocessing import ProcessRaisedException
 
+from fakd.commands.train import parse
 from fakd.engine import cli
 from fakd.engine.run_folder import RunFolder
+from fakd.errors import call_tool
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_a_damaged_result_is_named_on_resume(tiny, tmp_path, text):
 @pytest.mark.parametrize("arguments", [["--resume", "SEED", "-1"], ["SEED", "-1", "--resume"]])
 def test_flags_and_keys_come_in_any_order(monkeypatch, arguments):
     monkeypatch.setattr(sys, "argv", ["train_net.py", "--config-file", "a.yaml", *arguments])
-    given = runpy.run_path(TRAIN_NET)["parse"]()
+    given = parse()
     assert given.resume and given.opts == ["SEED", "-1"] and given.config_file == "a.yaml"
 
 
@@ -66,5 +67,5 @@ def test_a_users_error_in_one_of_several_processes_is_one_line(monkeypatch, caps
         )
 
     monkeypatch.setattr(cli, "launch", launch)
-    assert cli.call_tool(lambda: cli.launch_ranks(print, (2, 1, 0, "auto"))) == 1
+    assert call_tool(lambda: cli.launch_ranks(print, (2, 1, 0, "auto"))) == 1
     assert capsys.readouterr().err == shown

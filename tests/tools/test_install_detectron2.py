@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "install_detectron2.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "fakd" / "install_detectron2.py"
 SOURCES = {
     "detectron2/__init__.py": b'__version__ = "0.6"\n',
     "detectron2/layers/__init__.py": b"from detectron2.layers import wrappers\nimport detectron2\n",

@@ -1,46 +1,10 @@
 #!/usr/bin/env python3
-"""Checks datasets: number of images, every file, sizes, ids; prints the classes and draws a contact sheet."""
+"""`fakd data check` in a checkout; --help says all."""
 
-import argparse
 import sys
 
-from tabulate import tabulate
-
-from fakd.data.check import SHOWN, check_dataset
-from fakd.data.datasets.custom import register_custom
-from fakd.engine.cli import call_tool
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="registered dataset, for instance camvid_train; or --custom's",
-    )
-    parser.add_argument("--custom", action="append", metavar="FILE", help="yaml that describes your own data")
-    parser.add_argument("--output", default="output/datasets", metavar="DIR", help="for <NAME>.png")
-    parser.add_argument(
-        "--images", type=int, default=SHOWN, metavar="N", help="on the contact sheet (default: %(default)s)"
-    )
-    parser.add_argument("--workers", type=int, default=0, help="processes (default: all processors)")
-    given = parser.parse_args()
-    names = register_custom(given.custom)
-    names = given.names or names
-    if not names:
-        parser.error("name a dataset or give --custom FILE")
-    for name in names:
-        sheet = f"{given.output}/{name}.png"
-        found = check_dataset(name, sheet, given.workers, given.images)
-        total = sum(found.pixels.values())
-        rows = [(label, number, 100 * number / total) for label, number in found.pixels.items()]
-        print(tabulate(rows, [name, "pixels", "%"], floatfmt=("", "", ".2f")))
-        print(
-            f"{found.images} images from {found.sizes[0]} to {found.sizes[1]} (height, width); all readable."
-        )
-        print(f"Classes that never occur: {', '.join(found.absent) or 'none'}. Look at {sheet}")
-
+from fakd.commands.check import main
+from fakd.errors import call_tool
 
 if __name__ == "__main__":
     sys.exit(call_tool(main))

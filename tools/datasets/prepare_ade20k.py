@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Prepares ade20k; --help says what to fetch."""
+"""`fakd data prepare ade20k` in a checkout; --help says all."""
 
 import sys
 
-from fakd.data.prepare.ade20k import REMEDY, convert_ade20k
-from fakd.data.prepare.cli import run_conversion
-from fakd.engine.cli import call_tool
+from fakd.commands.data import prepare
+from fakd.errors import call_tool
 
 if __name__ == "__main__":
-    sys.exit(call_tool(lambda: run_conversion(convert_ade20k, "ade20k", REMEDY)))
+    sys.exit(call_tool(lambda: prepare("ade20k")))

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Prepares coco_stuff; --help says what to fetch."""
+"""`fakd data prepare coco_stuff` in a checkout; --help says all."""
 
 import sys
 
-from fakd.data.prepare.cli import run_conversion
-from fakd.data.prepare.coco_stuff import REMEDY, check_coco_stuff
-from fakd.engine.cli import call_tool
+from fakd.commands.data import prepare
+from fakd.errors import call_tool
 
 if __name__ == "__main__":
-    sys.exit(call_tool(lambda: run_conversion(check_coco_stuff, "coco_stuff_164k", REMEDY)))
+    sys.exit(call_tool(lambda: prepare("coco_stuff")))

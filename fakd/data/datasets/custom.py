@@ -15,6 +15,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pydantic import Field, field_validator, model_validator
 
+from fakd.files import shipped
 from fakd.validation import Strict, parse, read_yaml
 
 from .colours import colour_map
@@ -197,7 +198,7 @@ def read_custom(path: str) -> CustomDataset:
     Raises:
         FileNotFoundError, ValueError: see :func:`register_custom`.
     """
-    file = Path(path).expanduser()
+    file = Path(shipped(path)).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"DATASETS.CUSTOM: there is no file '{path}' (looked from {Path.cwd()}).")
     description = parse(Description, read_yaml(file), path)

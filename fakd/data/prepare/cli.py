@@ -32,4 +32,4 @@ def run_conversion(convert: Callable[..., None], dataset: str, remedy: str) -> N
     if "workers" in options:
         parser.add_argument("--workers", type=int, default=0, help="processes (default: all processors)")
     convert(**vars(parser.parse_args()))
-    print(f"Done. To check it: python tools/datasets/check.py {dataset}_train {dataset}_val")
+    print(f"Done. To check it: fakd data check {dataset}_train {dataset}_val")

@@ -1,0 +1,74 @@
+"""Shows what a trained student makes of pictures, folders, videos or a camera."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fakd.deploy.source import add_source
+from fakd.predict import Predictor
+from fakd.predict.demo import KINDS, Demo, find_inputs
+
+EXAMPLES = """
+examples:
+  pictures and folders       %(prog)s --run output/fakd street.jpg photographs/
+  a config and weights       %(prog)s --config-file configs/camvid/student.yaml \\
+                                 --weights output/fakd/model_best.pth photographs/
+  a video, exported student  %(prog)s --exported student.onnx drive.mp4
+  a camera                   %(prog)s --run output/fakd --webcam 0     (Ctrl-C ends it)
+
+A picture x.jpg becomes x_overlay.jpg, with a legend, or x_labels.png, the class of every pixel, coloured by
+its palette; a video an mp4. Files with the ending of a video are videos, all others pictures.
+Exit codes: 0 all done, 1 an error, or a picture that could not be read and was skipped.
+"""
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("inputs", nargs="*", metavar="INPUT", help="picture, folder or video")
+    add_source(parser)
+    add("--exported", metavar="FILE", help="a file of ``fakd export``, in place of --run")
+    add("--webcam", type=int, metavar="N", help="number of a camera, the first is 0")
+    add("--max-frames", type=int, metavar="N", help="of each video or camera (default: all)")
+    add("--output", type=Path, default=Path("output/demo"), metavar="DIR", help="default: %(default)s")
+    add("--kind", choices=KINDS, default="overlay", help="what to write (default: overlay)")
+    add("--opacity", type=float, default=0.5, metavar="X", help="of the overlay's colours, 0 to 1")
+    add("--batch-size", type=int, default=1, metavar="N", help="pictures or frames at once (default: 1)")
+    add("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
+    args = parser.parse_args()
+    if not args.inputs and args.webcam is None:
+        parser.error("give pictures, folders or videos, or --webcam N")
+    if sum(map(bool, (args.run, args.config_file, args.exported))) != 1:
+        parser.error("name the student by one of --run, --config-file (with --weights) and --exported")
+    if not 0 <= args.opacity <= 1:
+        parser.error(f"--opacity must lie in 0 to 1, got {args.opacity}")
+    return args
+
+
+def main() -> int:
+    """Does what the command line says."""
+    args = _parse()
+    pictures, videos = find_inputs(args.inputs)
+    predictor = Predictor(
+        args.run or args.config_file or args.exported,
+        args.weights,
+        device=args.device,
+        batch_size=args.batch_size,
+        opts=args.opts,
+        allow_plugins=args.allow_plugins,
+        allow_pickle=args.allow_pickle,
+    )
+    demo = Demo(predictor, args.output, args.kind, args.opacity)
+    if pictures:
+        demo.pictures(pictures)
+    for video, name in videos:
+        demo.video(str(video), name, args.max_frames)
+    if args.webcam is not None:
+        demo.video(args.webcam, f"camera{args.webcam}", args.max_frames)
+    print(f"{demo.written} files in {args.output}")
+    if demo.skipped:
+        print(f"error: {len(demo.skipped)} of {len(pictures)} pictures could not be read:", file=sys.stderr)
+        print("\n".join(demo.skipped), file=sys.stderr)
+    return 1 if demo.skipped else 0

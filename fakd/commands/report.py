@@ -1,0 +1,79 @@
+"""Writes the report of finished runs, or keeps them as JSON lines, from which the report can be made again.
+
+Each PATH is a folder that holds finished runs or a sweep, at any depth, or a file of kept lines.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fakd.report.records import write_lines
+from fakd.report.report import write_report
+from fakd.report.sections import SECTIONS
+
+from . import typed
+
+EXAMPLES = f"""
+examples:
+  of a study or a sweep      %(prog)s output/toyscenes
+  keep its runs              %(prog)s output/toyscenes --keep docs/results/runs/toyscenes.jsonl
+  from kept runs             %(prog)s docs/results/runs/*.jsonl --output docs/results/all
+  sweeps in one table        %(prog)s output/first output/second --side-by-side --output output/both
+
+sections: {", ".join(SECTIONS)}
+"""
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH")
+    add("--output", metavar="DIR", help="default: the first PATH, if it is a folder, else output/report")
+    add("--command", default="", metavar="TEXT", help="how to get these runs again, to be shown")
+    add("--baseline", metavar="RUN", help="name or folder; default: the student alone")
+    add(
+        "--images",
+        type=int,
+        default=40,
+        metavar="N",
+        help="test images the networks are shown, from which those are chosen where the runs differ most; "
+        "0: no pictures of predictions (default: %(default)s)",
+    )
+    add("--allow-plugins", action="store_true", help="run the PLUGINS that the runs' configs name")
+    add("--allow-pickle", action="store_true", help="open weights that can run any code, as the configs say")
+    add("--sections", nargs="+", default=[], metavar="NAME", help="only these, by how their names begin")
+    add("--side-by-side", action="store_true", help="one table, with columns for each PATH")
+    add("--paper", default="", metavar="PROJECT", help="show the values of its paper beside ours")
+    add(
+        "--keep",
+        metavar="FILE",
+        help="add the finished runs that FILE has not yet, as JSON lines, and write no report",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Does what the command line says."""
+    given = _parse()
+    if given.keep:
+        added, problems = write_lines(given.paths, given.keep)
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        print(f"{added} runs added to {given.keep}")
+        return
+    first = Path(given.paths[0])
+    page = write_report(
+        given.paths,
+        given.output or (first if first.is_dir() else "output/report"),
+        command=given.command or (typed() if given.output else ""),
+        baseline=given.baseline,
+        num_images=given.images,
+        sections=given.sections,
+        side_by_side=given.side_by_side,
+        paper=given.paper,
+        allow_plugins=given.allow_plugins,
+        allow_pickle=given.allow_pickle,
+    )
+    print(page)

@@ -1,0 +1,110 @@
+"""The wheel alone: the command ``fakd``, the configs and the Python interface, away from the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from fakd.commands import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("fakd", "configs", "projects", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+SHORT = "SOLVER.MAX_ITER 2 SOLVER.WARMUP_ITERS 0 SOLVER.IMS_PER_BATCH 2 DATALOADER.NUM_WORKERS 0"
+SHORT += " MODEL.DEVICE cpu"
+
+
+@pytest.fixture(scope="module")
+def fakd(tmp_path_factory):
+    """``fakd(arguments...)``: the installed command; what it printed, and the folder it was started in.
+
+    It is installed from a wheel into an environment of its own, which finds the other packages here.
+    """
+    folder = tmp_path_factory.mktemp("package")
+    source = folder / "source"
+    source.mkdir()
+    for name in SOURCES:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        options = {"symlinks": True} if copy is shutil.copytree else {}
+        copy(ROOT / name, source / name, **options)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = ["wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)]
+    subprocess.run([*pip, *build], check=True)
+    shutil.rmtree(source)
+    environment = folder / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    (packages,) = environment.glob("lib/*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (wheel,) = folder.glob("*.whl")
+    install = ["--python", str(environment), "install", "-q", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([*pip, *install], check=True)
+    work = folder / "elsewhere"
+    work.mkdir()
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    variables["DETECTRON2_DATASETS"] = os.path.abspath(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+    def start(*arguments: str, command: str = "fakd", code: int = 0) -> tuple[str, Path]:
+        done = subprocess.run(
+            [str(environment / "bin" / command), *map(str, arguments)],
+            cwd=work,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == code, done.stdout
+        return done.stdout, work
+
+    return start
+
+
+def test_the_wheel_trains_from_its_own_configs(fakd):
+    config = ("--config-file", "configs/toyscenes/student.yaml")
+    _, folder = fakd("train", *config, "OUTPUT_DIR", "alone", *SHORT.split())
+    assert (folder / "alone" / "model_final.pth").is_file()
+
+
+def test_a_name_finds_every_kind_of_file_in_the_wheel(fakd):
+    code = """
+import fakd
+from fakd import load_config
+assert "/environment/lib/" in fakd.__file__
+from fakd.config import find_experiment
+from fakd.sweep.spec import read_spec
+assert load_config("toyscenes/student.yaml", recipe="projects/FAKD/variants/t4_margin.yaml").KD.LOSSES
+named = find_experiment("FAKD/ade20k/pspnet_r18/fakd_paper")
+assert load_config(named.config_file, named.opts, named.recipe).KD.LOSSES
+read_spec("projects/FAKD/sweeps/toyscenes_table4.yaml")
+print(load_config(opts=["PLUGINS", "projects/ExampleMethod/example_method.py"]).PLUGINS)
+"""
+    assert "example_method.py" in fakd("-c", code, command="python")[0]
+
+
+def test_help_is_complete_and_imports_nothing_heavy(fakd):
+    told, _ = fakd("--help")
+    assert all(f"  {name} " in told for name in COMMANDS)
+    code = "import sys, fakd.commands; fakd.commands.main(); print({'torch', 'numpy'} & sys.modules.keys())"
+    assert fakd("-c", code, command="python")[0].endswith("set()\n")
+    assert "no command 'trian'. Did you mean train?" in fakd("trian", code=2)[0]
+    assert "--from" in fakd("install-detectron2", "--help")[0]
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("doctor", "install-detectron2")])
+def test_every_command_says_what_it_takes(name, monkeypatch, capsys):
+    from fakd.commands import main
+
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/fakd", name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().out
+    assert ended.value.code == 0 and told.startswith(f"usage: fakd {name} ")
+    assert "%(" not in told and "tools/" not in told
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_the_quickstart(fakd):
+    told, folder = fakd("quickstart", *SHORT.split())
+    assert (folder / "output" / "quickstart" / "report.html").is_file()
