@@ -116,6 +116,10 @@ KEYS: dict[str, Key] = {
         "mmseg", "compute as mmsegmentation does with these weights, or as timm", choices=("mmseg", "timm")
     ),
     "MODEL.BACKBONE.TIMM_OPTIONS": Key((), "name, value, ...: further arguments of timm.create_model", None),
+    "MODEL.BACKBONE.ANY_SIZE": key(
+        False, "resize images to what the network takes: a multiple of its patch, or its one size"
+    ),
+    "MODEL.BACKBONE.FREEZE": key(False, "keep its weights as they are; only the heads are trained"),
     "MODEL.BACKBONE.STEM": key(
         "7x7", "of a ResNet; c and s are mmsegmentation's and CIRKD's deep stems", choices=("7x7", "c", "s")
     ),
@@ -225,7 +229,10 @@ KEYS: dict[str, Key] = {
     ),
     "KD.TEACHER.RUN": key("", "folder of a finished run: its config and its final weights are the teacher's"),
     "KD.TEACHER.CONFIG_FILE": key("", "config of the teacher"),
-    "KD.TEACHER.WEIGHTS": key("", "file of its weights"),
+    "KD.TEACHER.BACKBONE": key(
+        "", "any network of timm, in place of CONFIG_FILE: a teacher of features, without classes"
+    ),
+    "KD.TEACHER.WEIGHTS": key("", "file of its weights; of a BACKBONE also timm or registry"),
     "KD.TEACHER.FAST": key(
         ("auto",),
         "off, or a form that costs less: fold batch norms, channels_last, bf16 or fp16, compile; auto: the "

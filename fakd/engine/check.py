@@ -66,6 +66,12 @@ def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
         len(set(cfg.KD.LOSSES)) < len(cfg.KD.LOSSES),
         f"KD.LOSSES names a loss twice: {', '.join(cfg.KD.LOSSES)}. Its factor is KD.<Name>.WEIGHT.",
     )
+    teacher = cfg.KD.TEACHER
+    yield (
+        bool(teacher.BACKBONE and (teacher.CONFIG_FILE or teacher.RUN)),
+        f"KD.TEACHER.BACKBONE is '{teacher.BACKBONE}' and KD.TEACHER.CONFIG_FILE '{teacher.CONFIG_FILE}': "
+        "two teachers. Leave one of them out.",
+    )
     fast = cfg.KD.TEACHER.FAST
     yield (
         len(fast) > 1 and bool({"auto", "off"} & set(fast)) or {"bf16", "fp16"} <= set(fast),

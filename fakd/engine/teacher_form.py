@@ -19,6 +19,7 @@ from fakd.modeling import Distiller
 from fakd.modeling.batch import stack_images
 from fakd.modeling.fast_teacher import agreement
 from fakd.modeling.teacher import FrozenTeacher
+from fakd.structures import SegOutput
 from fakd.validation import parse, read_json
 
 logger = logging.getLogger(__name__)
@@ -94,11 +95,11 @@ def _half_of_device(device: torch.device) -> str:
 
 def _chosen(model: Distiller, teacher: FrozenTeacher, cfg: CfgNode) -> tuple[str, ...]:
     images, asked = _first_images(model, cfg), tuple(cfg.KD.TEACHER.FAST)
-    plain = teacher.encode(images).logits.float()
+    plain = _compared(teacher.encode(images))
     for form in candidates(images.device, asked, cfg.SOLVER.AMP.ENABLED):
         other = FrozenTeacher(teacher.network, teacher.input_format, teacher.scale)
         other.take_form(form)
-        same, error = agreement(other.encode(images).logits.float(), plain)
+        same, error = agreement(_compared(other.encode(images)), plain)
         agrees = same >= LEAST_SAME and error <= MOST_ERROR
         found = (
             f"{', '.join(form)}: the arg-max of {100 * same:.2f} % of a batch's pixels is float32's, and no "
@@ -115,6 +116,11 @@ def _chosen(model: Distiller, teacher: FrozenTeacher, cfg: CfgNode) -> tuple[str
         logger.info(f"The teacher does not compute in the form {found}: too far for KD.TEACHER.FAST auto.")
     logger.warning("The teacher computes as it is, because no form agrees with it (KD.TEACHER.FAST auto).")
     return ()
+
+
+def _compared(output: SegOutput) -> Tensor:
+    """The logits, or the feature of a teacher without classes."""
+    return (output.logits if output.logits.shape[1] else output.feature).float()
 
 
 def _first_images(model: Distiller, cfg: CfgNode) -> Tensor:

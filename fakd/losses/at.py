@@ -29,6 +29,10 @@ class AT(DistillLoss):
         tap: str = option("feature", "map that is compared: feature, logits or a stage such as res5")
         mask_ignored: bool = option(False, "leave void pixels out")
 
+    @classmethod
+    def reads_teacher_logits(cls, config: Config) -> bool:
+        return config.tap == "logits"
+
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         for spec in (student, teacher):

@@ -30,7 +30,8 @@ class DistillLoss(nn.Module):
     ``Config(DistillLoss.Config)`` and implements :meth:`forward`. Each field of ``Config`` becomes the key
     ``KD.<ClassName>.<FIELD>``. Trainable parts and statistics are ordinary sub-modules, parameters and
     buffers: they are trained, saved and resumed with the run and never reach the student's checkpoint. A loss
-    that is nothing without labels says so by ``needs_labels = True``.
+    that is nothing without labels says so by ``needs_labels = True``, and one that
+    compares features alone by :meth:`reads_teacher_logits`.
 
     Args:
         config: the options.
@@ -53,6 +54,11 @@ class DistillLoss(nn.Module):
         for f, allowed in zip(fields(config), ranges_of(type(self)).values(), strict=True):
             allowed.check(f"KD.{type(self).__name__}.{config_key(f.name)}", getattr(config, f.name))
         self._scalars: dict[str, Tensor] = {}
+
+    @classmethod
+    def reads_teacher_logits(cls, config: Any) -> bool:
+        """Whether the loss with this ``Config`` needs them; a teacher without classes has none."""
+        return True
 
     def forward(self, inputs: LossInputs) -> Tensor:
         """The unweighted loss, a scalar in the dtype of the logits."""

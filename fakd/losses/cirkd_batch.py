@@ -35,6 +35,10 @@ class CIRKDBatch(DistillLoss):
         tau: float = option(0.1, "temperature of the similarities", least=LEAST_TAU)
         pool: int = option(1, "factor by which features are average-pooled first; 1: no pooling", least=1)
 
+    @classmethod
+    def reads_teacher_logits(cls, config: Config) -> bool:
+        return False
+
     def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = inputs.student.feature, inputs.teacher.feature
         with torch.no_grad():

@@ -65,9 +65,13 @@ class CIRKDMemory(DistillLoss):
             False, "fill the pixel queues as the authors' code does, which is wrong"
         )
 
+    @classmethod
+    def reads_teacher_logits(cls, config: Config) -> bool:
+        return False
+
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
-        self.num_classes, channels = teacher.num_classes, teacher.feature_channels
+        self.num_classes, channels = student.num_classes, teacher.feature_channels
         self.projector = nn.Sequential(
             nn.Conv2d(student.feature_channels, channels, 1, bias=False),
             nn.BatchNorm2d(channels),

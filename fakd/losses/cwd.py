@@ -47,6 +47,10 @@ class CWD(DistillLoss):
         mask_ignored: bool = option(False, "leave void pixels out of both softmaxes")
         standardize: bool = option(False, STANDARDIZE)
 
+    @classmethod
+    def reads_teacher_logits(cls, config: Config) -> bool:
+        return config.source != "feature"
+
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         if config.standardize and config.source == "feature":

@@ -31,6 +31,10 @@ class FitNet(DistillLoss):
         always_adapt: bool = option(True, "use the convolution even where channels agree")
         mask_ignored: bool = option(False, "leave void pixels out")
 
+    @classmethod
+    def reads_teacher_logits(cls, config: Config) -> bool:
+        return config.tap == "logits"
+
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         own, target = (tap_channels(spec, config.tap, "KD.FitNet.TAP") for spec in (student, teacher))

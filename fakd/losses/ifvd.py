@@ -32,6 +32,10 @@ class IFVD(DistillLoss):
         weight: float = option(200.0, "factor of this loss in the sum; CIRKD takes 20", least=0)
         mask_ignored: bool = option(False, "take the mean over labelled pixels only")
 
+    @classmethod
+    def reads_teacher_logits(cls, config: Config) -> bool:
+        return False
+
     def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = tapped_maps(inputs, "feature")
         num_classes = inputs.student.logits.shape[1]

@@ -35,6 +35,10 @@ class MGD(DistillLoss):
         mask_ratio: float = option(0.75, "share of the pixels that are masked", least=0, below=1)
         mask_ignored: bool = option(False, "mask all void pixels and leave them out of the sum")
 
+    @classmethod
+    def reads_teacher_logits(cls, config: Config) -> bool:
+        return False
+
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         channels = teacher.feature_channels

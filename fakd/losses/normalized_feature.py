@@ -38,6 +38,10 @@ class NormalizedFeature(DistillLoss):
         norm: str = option("pixel", "what is normalised: pixel or channel", choices=("pixel", "channel"))
         mask_ignored: bool = option(False, "leave void pixels out")
 
+    @classmethod
+    def reads_teacher_logits(cls, config: Config) -> bool:
+        return False
+
     def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
         super().__init__(config, student, teacher)
         self.adapter = build_adapter("NormalizedFeature", student.feature_channels, teacher.feature_channels)

@@ -32,6 +32,10 @@ class SKDSPair(DistillLoss):
         kernel: int = option(0, "size of a node in pixels, in place of scale; 0 takes scale", least=0)
         detach_norm: bool = option(True, "no gradient through a node's length, as in the authors' code")
 
+    @classmethod
+    def reads_teacher_logits(cls, config: Config) -> bool:
+        return False
+
     def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = (self.nodes(x) for x in tapped_maps(inputs, "feature"))
         return similarity_gap(student, teacher) / (student.shape[0] * student.shape[2] ** 2)

@@ -16,6 +16,7 @@ from ..losses import DistillLoss
 from ..losses.base import config_key
 from ..registry import DISTILL_LOSS_REGISTRY, lookup
 from ..structures import SegSpec
+from .backbone_teacher import load_backbone_teacher
 from .detectron2_teacher import is_detectron2_config, load_detectron2_teacher
 from .segmentor import Segmentor
 
@@ -31,6 +32,7 @@ def build_distill_losses(cfg: CfgNode, student: SegSpec, teacher: SegSpec) -> di
     """The losses of ``KD.LOSSES`` by name, on the device; those of weight zero are left out.
 
     Raises:
+        ValueError: the teacher has no classes, and a loss reads its logits.
         KeyError: a name is not registered; the message lists those that are.
     """
     losses = {}
@@ -42,17 +44,34 @@ def build_distill_losses(cfg: CfgNode, student: SegSpec, teacher: SegSpec) -> di
             continue
         fields = loss.Config.__dataclass_fields__
         config = loss.Config(**{field: node[config_key(field)] for field in fields})
+        if not teacher.num_classes and loss.reads_teacher_logits(config):
+            raise ValueError(_refusal(name))
         losses[name] = loss(config, student, teacher).to(torch.device(cfg.MODEL.DEVICE))
     return losses
+
+
+def _refusal(name: str) -> str:
+    """What to say of a loss that needs a teacher's classes."""
+    others = [each for each, loss in DISTILL_LOSS_REGISTRY if not loss.reads_teacher_logits(loss.Config())]
+    return (
+        f"KD.LOSSES: {name} reads the teacher's logits, but KD.TEACHER.BACKBONE is a teacher without "
+        f"classes. Those that read its features alone: {', '.join(sorted(others))}, and CWD with "
+        "KD.CWD.SOURCE feature. Or train a head on it (MODEL.BACKBONE.FREEZE, docs/foundation.md) and take "
+        "that network."
+    )
 
 
 def build_teacher(cfg: CfgNode) -> Segmentor:
     """The network of ``KD.TEACHER.CONFIG_FILE`` with ``KD.TEACHER.WEIGHTS``, every key of which must fit.
 
+    With ``KD.TEACHER.BACKBONE`` a network of timm without classes.
+
     Raises:
         ValueError: either key is empty, or the weights are not of that config.
     """
     teacher = cfg.KD.TEACHER
+    if teacher.BACKBONE:
+        return load_backbone_teacher(teacher.BACKBONE, teacher.WEIGHTS).to(torch.device(cfg.MODEL.DEVICE))
     for key in ("CONFIG_FILE", "WEIGHTS"):
         if not teacher[key]:
             raise ValueError(

@@ -44,7 +44,7 @@ class Distiller(nn.Module):
             its probability is at least this; 1: nowhere.
 
     Raises:
-        ValueError: the two networks have different class counts.
+        ValueError: the two networks have different class counts. (A teacher may have none.)
     """
 
     student: Segmentor
@@ -63,7 +63,7 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         k_student, k_teacher = student.spec.num_classes, teacher.spec.num_classes
-        if k_student != k_teacher:
+        if k_teacher and k_student != k_teacher:
             raise ValueError(
                 f"the student has {k_student} classes, the teacher {k_teacher}: "
                 "set MODEL.SEM_SEG_HEAD.NUM_CLASSES alike in both configs (KD.TEACHER.CONFIG_FILE)."

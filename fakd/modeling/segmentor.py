@@ -51,6 +51,7 @@ class Segmentor(nn.Module):
         class_weights: factor of the cross-entropy of each class's pixels; () for 1.
         hardest: the share of pixels, those with the largest cross-entropy, that count in it.
         jaccard_weight: factor of the soft Jaccard loss, which is added.
+        freeze_backbone: keep the backbone as it is, in evaluation mode and without gradients.
         channels_last: keep maps with a pixel's channels side by side in memory. The same network; depthwise
             convolutions on a CPU are faster.
     """
@@ -75,6 +76,7 @@ class Segmentor(nn.Module):
         class_weights: tuple[float, ...] = (),
         hardest: float = 1.0,
         jaccard_weight: float = 0.0,
+        freeze_backbone: bool = False,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
@@ -82,7 +84,8 @@ class Segmentor(nn.Module):
             raise ValueError(f"INPUT.FORMAT is '{input_format}'; choose RGB or BGR.")
         if loss_mean not in ("valid", "all"):
             raise ValueError(f"MODEL.SEM_SEG_HEAD.LOSS_MEAN is '{loss_mean}'; choose valid or all.")
-        self.backbone = backbone
+        self.backbone = backbone.requires_grad_(not freeze_backbone)
+        self.freeze_backbone = freeze_backbone
         self.decode_head = decode_head
         self.auxiliary_head = auxiliary_head
         self.auxiliary_weight = auxiliary_weight
@@ -130,8 +133,16 @@ class Segmentor(nn.Module):
             "class_weights": head.CLASS_WEIGHTS,
             "hardest": head.HARDEST,
             "jaccard_weight": head.JACCARD_WEIGHT,
+            "freeze_backbone": cfg.MODEL.BACKBONE.FREEZE,
             "channels_last": cfg.MODEL.CHANNELS_LAST,
         }
+
+    def train(self, mode: bool = True) -> Segmentor:
+        """As for any module, but a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_backbone:
+            self.backbone.eval()
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -154,7 +165,8 @@ class Segmentor(nn.Module):
 
     def encode_normalized(self, images: Tensor) -> SegOutput:
         """:meth:`encode` for images that are normalised already."""
-        stages = self.backbone(images)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
+            stages = self.backbone(images)
         # Losses read a channel's pixels side by side, whatever the network prefers.
         feature, logits = (x.contiguous() for x in self.decode_head(stages))
         classifier = self.decode_head.conv_seg

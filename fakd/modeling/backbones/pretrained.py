@@ -71,7 +71,8 @@ def load_pretrained(net: nn.Module, path: str) -> None:
     weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     layout, weights = backbone_weights(weights)
     # timm's feature networks write some dots of its classifiers' names as underscores.
-    own = {key.replace("_", "."): key for key in net.state_dict()}
+    # Those of its transformers hold the whole network as `model`, which files of weights do not know.
+    own = {key.removeprefix("model.").replace("_", "."): key for key in net.state_dict()}
     found: dict[str, Tensor] = {}
     skipped = []
     for key, value in weights.items():

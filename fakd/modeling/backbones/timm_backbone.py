@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import timm
+import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ShapeSpec
+from detectron2.utils.logger import log_first_n
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 
@@ -45,6 +47,9 @@ class TimmBackbone(Backbone):
         pretrained: "none", "timm" for the weights of timm's hub, "registry" for those inside packages of
             Python's registry, or the path of a file.
         options: ``[name, value, ...]``, further arguments of ``timm.create_model``.
+        any_size: resize images that the network does not take to the nearest size that it does: a multiple of
+            a transformer's patch, or the one size of a network that was made for one. The maps then cover
+            the image with other strides.
     """
 
     @configurable
@@ -58,6 +63,7 @@ class TimmBackbone(Backbone):
         width: float = 1.0,
         pretrained: str = "none",
         options: Sequence[Any] = (),
+        any_size: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
@@ -74,6 +80,7 @@ class TimmBackbone(Backbone):
             use_mmseg_style(self.net, name)
         info: FeatureInfo = self.net.feature_info  # type: ignore[assignment]
         self._taken = [i for i, stride in enumerate(info.reduction()) if stride >= _FINEST][-4:]
+        self._fitting = _fitting_size(self.net, any_size)
         self._channels_last = str(getattr(self.net, "output_fmt", "")).endswith("NHWC")
         self._out_features = [f"res{6 - n}" for n in range(len(self._taken), 0, -1)]
         self._shapes = {
@@ -103,10 +110,20 @@ class TimmBackbone(Backbone):
             "width": backbone.WIDTH,
             "pretrained": backbone.PRETRAINED,
             "options": backbone.TIMM_OPTIONS,
+            "any_size": backbone.ANY_SIZE,
         }
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Maps by name; ``images`` (N, 3, H, W), normalised."""
+        size = self._fitting(*images.shape[-2:])
+        if size != tuple(images.shape[-2:]):
+            log_first_n(
+                logging.WARNING,
+                f"Images of {images.shape[-2]}x{images.shape[-1]} are resized to {size[0]}x{size[1]} for "
+                f"{self.name}, which takes no others (MODEL.BACKBONE.ANY_SIZE).",
+                key="message",
+            )
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
         try:
             maps = self.net(images)
         except (AssertionError, RuntimeError) as error:
@@ -129,11 +146,31 @@ class TimmBackbone(Backbone):
             f"MODEL.BACKBONE.TIMM_NAME: {self.name} does not take images of {size[0]}x{size[1]}{said}. It "
             f"was made for {height}x{width}: set INPUT.CROP.SIZE and TEST.WINDOW to ({height}, {width}), "
             "with a TEST.STRIDE; or MODEL.BACKBONE.TIMM_OPTIONS to ('img_size', (height, width)) if it has "
-            "that argument; or choose a network of any size (docs/models.md)."
+            "that argument; or MODEL.BACKBONE.ANY_SIZE to True to resize images to what it takes; or choose "
+            "a network of any size (docs/models.md)."
         )
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return dict(self._shapes)
+
+
+def _fitting_size(net: nn.Module, any_size: bool) -> Callable[[int, int], tuple[int, int]]:
+    """From an image's height and width to those that a network is given."""
+    if not any_size:
+        return lambda height, width: (height, width)
+    embed: Any = getattr(getattr(net, "model", net), "patch_embed", None)
+    known: Mapping[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
+    if getattr(embed, "img_size", None) is None or getattr(embed, "dynamic_img_pad", False):
+        if embed is None and known.get("fixed_input_size", False):
+            return lambda height, width: tuple(known["input_size"][1:])
+        return lambda height, width: (height, width)
+    if embed.strict_img_size:
+        return lambda height, width: tuple(embed.img_size)
+    down, right = embed.patch_size
+    return lambda height, width: (
+        max(1, round(height / down)) * down,
+        max(1, round(width / right)) * right,
+    )
 
 
 def _create(name: str, output_stride: int, kwargs: dict[str, Any], pretrained: str) -> nn.Module:

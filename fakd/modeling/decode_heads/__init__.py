@@ -6,6 +6,7 @@ from .cirkd import CIRKDDeepLabHead, CIRKDPSPHead
 from .fcn import FCNHead
 from .hrnet import HRNetHead
 from .isa import ISAHead
+from .linear import LinearHead
 from .psp import PSPHead
 from .segformer import LinearSegformerHead, SegformerHead
 
@@ -18,6 +19,7 @@ __all__ = [
     "FCNHead",
     "HRNetHead",
     "ISAHead",
+    "LinearHead",
     "LinearSegformerHead",
     "PSPHead",
     "SegformerHead",
