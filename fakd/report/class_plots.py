@@ -143,23 +143,14 @@ def changed_confusions(
     Returns:
         Columns "label", "taken for", the baseline's rate, and per method its rate minus that, in points.
     """
-    reference = rates[table.baseline]
-    changes = {name: rates[name] - reference for name in table.methods if name in rates}
-    largest = np.nan_to_num(np.max([np.abs(change) for change in changes.values()], axis=0))
-    np.fill_diagonal(largest, 0)
-    order = np.argsort(-largest, axis=None, kind="stable")[:count]
-    pairs = [
-        (i, j) for i, j in zip(*np.unravel_index(order, largest.shape), strict=True) if largest[i, j] > 0
-    ]
-    return pd.DataFrame(
-        {
-            "label": classes[i],
-            "taken for": classes[j],
-            table.baseline: reference[i, j],
-            **{name: change[i, j] for name, change in changes.items()},
-        }
-        for i, j in pairs
-    )
+    columns = {table.baseline: rates[table.baseline]}
+    columns |= {name: rates[name] - rates[table.baseline] for name in table.methods if name in rates}
+    pairs = pd.DataFrame({n: pd.DataFrame(r, classes, classes).stack() for n, r in columns.items()})
+    pairs = pairs.rename_axis(["label", "taken for"]).reset_index()
+    pairs["largest"] = pairs[list(columns)[1:]].abs().max(axis=1)
+    changed = pairs[(pairs["label"] != pairs["taken for"]) & (pairs["largest"] > 0)]
+    changed = changed.sort_values("largest", ascending=False, kind="stable", ignore_index=True)
+    return changed.drop(columns="largest").head(count)
 
 
 def confusions(table: RunTable, changes: pd.DataFrame) -> bytes:

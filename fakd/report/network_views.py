@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,24 +32,21 @@ _ROWS = 4  # images whose predictions are shown
 _MAPS = 3  # images whose activations are shown
 
 
+@dataclass
 class NetworkViews:
-    """Examples and activations of one network per run; everything is computed once, when needed."""
+    """Examples and activations of one network per run; everything is computed once, when needed.
 
-    def __init__(
-        self,
-        table: RunTable,
-        num_images: int,
-        left_out: list[str],
-        trust: Mapping[str, Any],
-    ):
-        """
-        Args:
-            table: the runs.
-            num_images: of the first test set that the networks are shown.
-            left_out: takes a sentence for each network that is not at hand.
-            trust: ``allow_plugins`` and ``allow_pickle`` of :func:`fakd.config.load_config`.
-        """
-        self._table, self._num_images, self._left_out, self._trust = table, num_images, left_out, trust
+    Attributes:
+        table: the runs.
+        num_images: of the first test set that the networks are shown.
+        left_out: takes a sentence for each network that is not at hand.
+        trust: ``allow_plugins`` and ``allow_pickle`` of :func:`fakd.config.load_config`.
+    """
+
+    table: RunTable
+    num_images: int
+    left_out: list[str]
+    trust: Mapping[str, Any]
 
     def panels(self) -> Picture:
         """Predictions and maps of errors on the images where the runs differ most.
@@ -56,11 +54,11 @@ class NetworkViews:
         Raises:
             LeftOut: no weights, or no data.
         """
-        firsts = self._table.firsts()
+        firsts = self.table.firsts()
         seeds = ", ".join(f"{name} {firsts[name]['seed']}" for name in self._networks if name in firsts)
         caption = (
             "Image, truth, and what each network makes of it; below, its errors beside those of "
-            f"{self._table.reference}. Seeds: {seeds}."
+            f"{self.table.reference}. Seeds: {seeds}."
         )
         return Picture("panels", self._drawn[0], caption, is_photo=True)
 
@@ -87,7 +85,7 @@ class NetworkViews:
         Raises:
             LeftOut: there is none.
         """
-        firsts, found = self._table.firsts(), {}
+        firsts, found = self.table.firsts(), {}
         firsts = {name: row for name, row in firsts.items() if row["folder"] is not None}
         reasons = []
         for name, row in firsts.items():
@@ -100,7 +98,7 @@ class NetworkViews:
             except (OSError, ValueError, KeyError) as error:
                 reasons.append(f"{row['source']}: {_MISSING}: {message_of(error)}")
         distilled = [row for name, row in firsts.items() if row["teacher"] and name in found]
-        if not self._table.teachers and distilled:
+        if not self.table.teachers and distilled:
             try:
                 cfg = self._config(distilled[0]["folder"])
                 teacher = build_teacher(cfg)
@@ -110,13 +108,13 @@ class NetworkViews:
                 reasons.append(f"The teacher of {distilled[0]['source']}: {_MISSING}: {message_of(error)}")
         if not found:
             raise LeftOut(" ".join(["the weights of no run are at hand.", *reasons[:1]]))
-        self._left_out += reasons
+        self.left_out += reasons
         return found
 
     @cached_property
     def _samples(self) -> Samples:
         try:
-            return load_samples(self._table.datasets[0], self._num_images)
+            return load_samples(self.table.datasets[0], self.num_images)
         except (OSError, ValueError, KeyError) as error:
             raise LeftOut(message_of(error)) from error
 
@@ -137,8 +135,8 @@ class NetworkViews:
             palette=samples.palette,
             ignore_value=samples.void,
             count=_ROWS,
-            compare=[name for name in found if name not in (TEACHER, *self._table.teachers)] or None,
-            baseline=self._table.baseline if self._table.baseline in found else "",
+            compare=[name for name in found if name not in (TEACHER, *self.table.teachers)] or None,
+            baseline=self.table.baseline if self.table.baseline in found else "",
         )
 
     def _draw_activations(self, chosen: Sequence[int]) -> bytes:
@@ -165,17 +163,17 @@ class NetworkViews:
 
     def _added(self, name: str) -> list[float]:
         """What covariance adds to the squared length of a feature, by label (void nothing); empty without."""
-        seeds = [row["seed"] for row in self._table.of(name)]
-        if name not in self._table.logs or not (losses := covariances(self._table.logs[name])):
+        seeds = [row["seed"] for row in self.table.of(name)]
+        if name not in self.table.logs or not (losses := covariances(self.table.logs[name])):
             return []
-        place = seeds.index(self._table.firsts()[name]["seed"])
-        loss, last = losses[0], self._table.logs[name][place].ffill().iloc[-1]
+        place = seeds.index(self.table.firsts()[name]["seed"])
+        loss, last = losses[0], self.table.logs[name][place].ffill().iloc[-1]
         traces = [last[f"{loss}/lambda"] * last.get(f"{loss}/trace/{c}", 0.0) for c in self._samples.classes]
         return traces + [0.0] * (len(self._samples.palette) - len(traces))
 
     def _config(self, folder: Path) -> CfgNode:
         """That of the network alone, on a device that this machine has."""
-        cfg: Any = load_config(str(folder / "config.yaml"), recipe=NO_RECIPE, **self._trust)
+        cfg: Any = load_config(str(folder / "config.yaml"), recipe=NO_RECIPE, **self.trust)
         if not torch.cuda.is_available():
             cfg.MODEL.DEVICE = "cpu"
         return cfg

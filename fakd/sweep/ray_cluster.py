@@ -43,33 +43,27 @@ def start(options: Options) -> None:
     Raises:
         OSError: it does not start, or there is no cluster at the address.
     """
+    arguments: dict[str, Any] = {"address": options.address}
+    if not options.address:
+        _stay_on_loopback()
+        arguments = {
+            "address": "local",
+            "num_cpus": options.cpus,
+            "num_gpus": options.gpus,
+            "include_dashboard": options.dashboard,
+            "dashboard_host": "127.0.0.1",
+            "object_store_memory": _OBJECT_STORE,
+            "_node_ip_address": "127.0.0.1",
+        }
+    # A worker's own folder is elsewhere, and what the driver can import, it must be able to import.
+    paths = {"env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"}}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     try:
-        _start(options)
+        ray.init(runtime_env=paths, **arguments, **quiet)
     except Exception as error:  # Ray raises that
         what = f"found no cluster at '{options.address}'" if options.address else "did not start"
         hint = "docs/cluster.md says how to start one" if options.address else "is the machine very busy?"
         raise OSError(f"Ray {what} ({hint}): {error}") from error
-
-
-def _start(options: Options) -> None:
-    shared: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    # A worker's own folder is elsewhere, and what the driver can import, it must be able to import.
-    paths = {"env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"}}
-    if options.address:
-        ray.init(address=options.address, runtime_env=paths, **shared)
-        return
-    _stay_on_loopback()
-    ray.init(
-        address="local",
-        num_cpus=options.cpus,
-        num_gpus=options.gpus,
-        include_dashboard=options.dashboard,
-        dashboard_host="127.0.0.1",
-        object_store_memory=_OBJECT_STORE,
-        _node_ip_address="127.0.0.1",
-        runtime_env=paths,
-        **shared,
-    )
 
 
 def _stay_on_loopback() -> None:
