@@ -46,6 +46,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="runs lie in DIR/runs/<method>/seed<N>"
     )
+    parser.add_argument("--allow-plugins", action="store_true", help="run the code that the recipes name")
     parser.add_argument("--opts", **pairs, help="config options for every run")
     parser.add_argument("--teacher-opts", **pairs, help="for the teacher besides")
     parser.add_argument("--student-opts", **pairs, help="for every student besides")
@@ -67,7 +68,10 @@ def main() -> int:
         "seeds": given.seeds,
         "opts": options_of(given.opts),
     }
-    code = run_locally(parse_spec(spec, "the command line"), given.output)
+    sweep = parse_spec(spec, "the command line")
+    if not given.allow_plugins:
+        sweep.check_recipes()
+    code = run_locally(sweep, given.output)
     if code in (0, 1):
         command = typed()
         page = write_report(

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import sys
 
-from fakd.config import find_experiment, load_config
+from fakd.config import check_recipe, find_experiment, load_config
 from fakd.engine import evaluate, run
 from fakd.engine.cli import launch_ranks
 
@@ -35,6 +35,8 @@ def train(args: argparse.Namespace) -> None:
     if args.experiment:
         named = find_experiment(args.experiment)
         args.config_file, args.recipe, args.opts = named.config_file, named.recipe, [*named.opts, *args.opts]
+    if not args.allow_plugins:
+        check_recipe(args.recipe, args.config_file, args.opts)
     cfg = load_config(args.config_file, args.opts, args.recipe)
     cfg.freeze()
     watched = sys.stdout.isatty() and comm.is_main_process() and not args.eval_only
@@ -55,6 +57,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--recipe", metavar="NAME", help=recipe)
     experiment = "of a paper, in place of --config-file and --recipe: PROJECT/DATASET/STUDENT/RECIPE"
     parser.add_argument("--experiment", "--cell", metavar="NAME", help=experiment)
+    parser.add_argument("--allow-plugins", action="store_true", help="run the code that the recipe names")
     # detectron2's takes everything after the first KEY for keys and values; here flags may follow them.
     (opts,) = (action for action in parser._actions if action.dest == "opts")
     opts.nargs, opts.default = "*", []

@@ -30,6 +30,7 @@ def _parse() -> argparse.Namespace:
     add("--output", type=Path, metavar="DIR", help="default: output/sweeps/<name of the spec>")
     add("--resume", action="store_true", help="go on with the sweep in DIR")
     add("--local", action="store_true", help="without Ray, one run after another in this process")
+    add("--allow-plugins", action="store_true", help="run the code that the recipes name")
     add("--address", default="", help="of a running Ray cluster, 'auto' to find it")
     add("--storage", default="", metavar="PATH", help="of Ray's own records, also a URI (default: DIR/ray)")
     add("--dashboard", action="store_true", help="Ray's dashboard, on this machine only")
@@ -47,6 +48,8 @@ def _sweep(given: argparse.Namespace) -> int:
 
     output = given.output or Path("output/sweeps", Path(given.spec).stem)
     spec = read_spec(given.spec)
+    if not given.allow_plugins:
+        spec.check_recipes()
     if given.local:
         from fakd.sweep.local import run_locally
 

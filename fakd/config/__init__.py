@@ -2,7 +2,7 @@
 
 from .defaults import add_fakd_config
 from .experiments import Experiment, Paper, find_experiment, read_experiments, read_paper
-from .setup import NO_RECIPE, RECIPES, load_config, load_teacher_config, recipe_path
+from .setup import NO_RECIPE, RECIPES, check_recipe, load_config, load_teacher_config, recipe_path
 
 __all__ = [
     "NO_RECIPE",
@@ -10,6 +10,7 @@ __all__ = [
     "Experiment",
     "Paper",
     "add_fakd_config",
+    "check_recipe",
     "find_experiment",
     "load_config",
     "load_teacher_config",

@@ -160,6 +160,31 @@ def _refuse_plugins(source: str, plugins: Set[str]) -> None:
         )
 
 
+def check_recipe(recipe: str | None, config_file: str = "", opts: Sequence[str] = ()) -> None:
+    """Refuses a recipe that would have code run which neither the config nor the command line names.
+
+    A recipe is passed on as a few numbers; who takes one does not expect a program.
+
+    Args:
+        recipe: as in :func:`load_config`; None for the config's own ``KD.RECIPE``.
+        config_file, opts: likewise.
+
+    Raises:
+        ValueError: it names PLUGINS, or sets CHECKPOINT.ALLOW_PICKLE.
+        FileNotFoundError: no such file.
+    """
+    given = read_keys(shipped(config_file)) if config_file else {}
+    pairs = dict(zip(opts[0::2], opts[1::2], strict=False))
+    word = recipe if recipe is not None else _early("KD.RECIPE", pairs, given)
+    method = read_keys(str(recipe_path(word))) if word else {}
+    _refuse_plugins(f"The recipe {word}", {*_plugins(method)} - {*_plugins(given), *_plugins(pairs)})
+    if method.get("CHECKPOINT.ALLOW_PICKLE") and "CHECKPOINT.ALLOW_PICKLE" not in {*given, *pairs}:
+        raise ValueError(
+            f"The recipe {word} sets CHECKPOINT.ALLOW_PICKLE, so that weights could run code. If you trust "
+            "them, set it yourself, in your own config or on the command line, or give --allow-plugins."
+        )
+
+
 def recipe_path(word: str) -> Path:
     """The file of a recipe given by name or by path.
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 from typing_extensions import Self
 
-from fakd.config import read_paper
+from fakd.config import check_recipe, read_paper
 from fakd.files import shipped
 from fakd.validation import Strict, parse, read_yaml
 
@@ -130,6 +130,13 @@ class Spec(Strict):
     def packs(self) -> bool:
         """Whether students may share a process."""
         return self.pack not in ("off", 1)
+
+    def check_recipes(self) -> None:
+        """Refuses recipes whose code no student's config names: :func:`fakd.config.check_recipe`."""
+        for pair in self.pairs.values():
+            opts = [word for item in {**self.opts, **pair.opts}.items() for word in item]
+            for method in self.methods:
+                check_recipe(method, pair.student, opts)
 
     def content(self) -> dict[str, Any]:
         """Everything, in plain values as JSON has them."""

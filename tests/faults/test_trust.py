@@ -163,3 +163,58 @@ def test_a_config_of_detectron2_names_no_python_objects(tmp_path, marker):
     with pytest.raises(yaml.YAMLError):
         load_detectron2_teacher(str(path), "none.pth", "cpu")
     assert not marker.exists()
+
+
+@pytest.fixture
+def recipe(tmp_path, marker):
+    """A recipe that names a plugin and wants pickles read, as it came from elsewhere."""
+    plugin = tmp_path / f"plugin_{tmp_path.name.replace('-', '_')}.py"
+    plugin.write_text(f"import pathlib; pathlib.Path({str(marker)!r}).touch()\n")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"PLUGINS": [str(plugin)], "KD": {"LOSSES": ["PD"]}}))
+    return path
+
+
+@pytest.mark.parametrize("command", ["train_net", "train_net by the config", "study", "tune"])
+def test_a_recipe_runs_no_code_that_nobody_named(tool, tmp_path, marker, recipe, command):
+    config = tmp_path / "student.yaml"
+    by_config = {"KD": {"RECIPE": str(recipe)}} if "config" in command else {}
+    config.write_text(yaml.safe_dump(TINY | by_config))
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(
+        yaml.safe_dump({"base": str(config), "teacher": {"config": str(config)}, "methods": [str(recipe)]})
+    )
+    output = tmp_path / "output"
+    arguments = {
+        "train_net": ["--config-file", config, "--recipe", recipe, "OUTPUT_DIR", output],
+        "train_net by the config": ["--config-file", config, "OUTPUT_DIR", output],
+        "study": [
+            "--teacher-config",
+            config,
+            "--student-config",
+            config,
+            "--methods",
+            recipe,
+            "--output",
+            output,
+        ],
+        "tune": ["--spec", sweep, "--local", "--output", output],
+    }[command]
+    code, said = tool(command.split()[0], *arguments)
+    assert code == 1 and "names PLUGINS" in said and "--allow-plugins" in said and str(recipe) in said
+    assert not marker.exists() and not output.exists()
+
+
+def test_a_recipe_s_plugin_is_imported_where_it_is_allowed(tool, tmp_path, marker, recipe):
+    config = tmp_path / "student.yaml"
+    config.write_text(yaml.safe_dump(TINY))
+    arguments = ["--config-file", config, "--recipe", recipe, "--eval-only", "MODEL.WEIGHTS", "nowhere.pth"]
+    code, said = tool("train_net", "--allow-plugins", *arguments)
+    assert marker.exists() and code == 1 and "nowhere.pth" in said
+
+
+def test_a_recipe_allows_no_pickles(tool, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"CHECKPOINT": {"ALLOW_PICKLE": True}, "KD": {"LOSSES": ["PD"]}}))
+    code, said = tool("train_net", "--recipe", recipe, "OUTPUT_DIR", tmp_path / "output")
+    assert code == 1 and "sets CHECKPOINT.ALLOW_PICKLE" in said
