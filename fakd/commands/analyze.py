@@ -1,7 +1,7 @@
-"""Looks at networks and at what training made of them.
+"""Analyses networks and finished runs.
 
-``model`` prints what a network costs and shows to distillation, beside its teacher. ``compare`` writes a page
-of pictures and tables on what finished runs do differently.
+``model`` prints the cost of a network and the maps it offers to distillation, beside its teacher. ``compare``
+writes a page of plots and tables on how finished runs differ.
 """
 
 import argparse
@@ -41,12 +41,12 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Does what the command line says."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    one = commands.add_parser("model", help="parameters, GFLOPs, stride and taps of a network")
+    one = commands.add_parser("model", help="print parameters, GFLOPs, stride and taps of a network")
     one.add_argument("--config-file", required=True, metavar="FILE")
     one.add_argument("--teacher-config", default="", metavar="FILE", help="default: KD.TEACHER.CONFIG_FILE")
     one.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"))
@@ -54,22 +54,22 @@ def main() -> None:
     one.set_defaults(command=_model)
     several = commands.add_parser(
         "compare",
-        help="a page on what finished runs do differently",
+        help="write a page on how finished runs differ",
         description="Writes DIR/compare.html, the report of ``fakd report``: IoU per class, gains over "
         "difficulty and frequency, confusions that changed, predictions with maps of errors, "
-        "activations, losses, lambda and covariances over training. Runs that differ by their seed alone are "
-        "taken together.",
+        "activations, losses, lambda and covariances over training. Runs that differ only in their seed are "
+        "averaged.",
     )
     several.add_argument(
         "runs",
         nargs="+",
         metavar="RUN",
-        help="OUTPUT_DIR of a finished run, a folder that holds some, or a file of kept lines",
+        help="OUTPUT_DIR of a finished run, a folder that contains several, or a file of kept lines",
     )
     several.add_argument(
         "--baseline",
         metavar="RUN",
-        help="measure the others against this one (default: the student alone)",
+        help="run that the others are compared with (default: the student without a teacher)",
     )
     several.add_argument("--output", default="output/compare", metavar="DIR", help="default: %(default)s")
     several.add_argument(
@@ -77,14 +77,16 @@ def main() -> None:
         type=int,
         default=40,
         metavar="N",
-        help="test images the networks are shown, from which those are chosen where the runs differ most; "
+        help="number of test images to predict; those where the runs differ most are shown; "
         "0: no pictures of predictions (default: %(default)s)",
     )
     several.add_argument(
-        "--allow-plugins", action="store_true", help="run the PLUGINS that the runs' configs name"
+        "--allow-plugins", action="store_true", help="run the PLUGINS named in the runs' configs"
     )
     several.add_argument(
-        "--allow-pickle", action="store_true", help="open weights that can run any code, as the configs say"
+        "--allow-pickle",
+        action="store_true",
+        help="open pickled weights, which can run any code, where the configs allow it",
     )
     several.set_defaults(command=_compare)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What networks cost: parameters, GFLOPs, time and memory of inference and of a step of training."""
+"""Measures networks: parameters, GFLOPs, time and memory of inference and of a training step."""
 
 import argparse
 import io
@@ -27,7 +27,7 @@ def _parse() -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", required=True, nargs="+", metavar="FILE", help="a column each")
+    add("--config-file", required=True, nargs="+", metavar="FILE", help="configs to measure, a column each")
     add("--size", type=int, nargs=2, metavar=("H", "W"), help="default: the first config's INPUT.CROP.SIZE")
     add("--batch-sizes", type=int, nargs="+", default=[1, 8], metavar="N", help="default: 1 8")
     add(
@@ -36,19 +36,23 @@ def _parse() -> argparse.Namespace:
         choices=RUNTIMES,
         default=RUNTIMES,
         metavar="NAME",
-        help=f"of {', '.join(RUNTIMES)}",
+        help=f"runtimes to measure, from {', '.join(RUNTIMES)}",
     )
     add(
-        "--repeats", type=int, default=30, metavar="N", help="timed calls, for training a third (default: 30)"
+        "--repeats",
+        type=int,
+        default=30,
+        metavar="N",
+        help="number of timed calls, for training a third (default: 30)",
     )
-    add("--threads", type=int, default=0, metavar="N", help="of the CPU (default: all cores)")
-    add("--output", metavar="FILE", help="write the table as csv too")
-    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys, as MODEL.DEVICE cpu")
+    add("--threads", type=int, default=0, metavar="N", help="CPU threads (default: all cores)")
+    add("--output", metavar="FILE", help="also write the table as csv")
+    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys, such as MODEL.DEVICE cpu")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Does what the command line says."""
+    """Runs the command line."""
     args = _parse()
     table = benchmark(
         args.config_file,

@@ -9,20 +9,33 @@ from fakd.data.datasets.custom import register_custom
 
 
 def main() -> None:
-    """Does what the command line says."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help="registered dataset, for instance camvid_train; or --custom's",
+        help="name of a registered dataset, such as camvid_train, or of one in --custom",
     )
-    parser.add_argument("--custom", action="append", metavar="FILE", help="yaml that describes your own data")
-    parser.add_argument("--output", default="output/datasets", metavar="DIR", help="for <NAME>.png")
     parser.add_argument(
-        "--images", type=int, default=SHOWN, metavar="N", help="on the contact sheet (default: %(default)s)"
+        "--custom", action="append", metavar="FILE", help="yaml file that describes your own data"
     )
-    parser.add_argument("--workers", type=int, default=0, help="processes (default: all processors)")
+    parser.add_argument(
+        "--output",
+        default="output/datasets",
+        metavar="DIR",
+        help="folder for <NAME>.png (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=SHOWN,
+        metavar="N",
+        help="images on the contact sheet (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="number of processes (default: all processors)"
+    )
     given = parser.parse_args()
     names = register_custom(given.custom)
     names = given.names or names

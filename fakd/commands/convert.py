@@ -22,14 +22,14 @@ from fakd.modeling import Segmentor
 
 
 def main() -> None:
-    """Does what the command line says."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("input", metavar="IN.pth")
     parser.add_argument("output", metavar="OUT.pth", type=Path)
     parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="of configs/_base_/models, or yours"
+        "--config-file", required=True, metavar="FILE", help="config in configs/_base_/models, or your own"
     )
     parser.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Checks a dataset, or prepares one from what its site ships."""
+"""Checks a dataset, or prepares one from its original files."""
 
 import argparse
 import sys

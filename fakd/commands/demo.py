@@ -1,4 +1,4 @@
-"""Shows what a trained student makes of pictures, folders, videos or a camera."""
+"""Runs a trained student on pictures, folders, videos or a camera."""
 
 import argparse
 import sys
@@ -29,14 +29,20 @@ def _parse() -> argparse.Namespace:
     add = parser.add_argument
     add("inputs", nargs="*", metavar="INPUT", help="picture, folder or video")
     add_source(parser)
-    add("--exported", metavar="FILE", help="a file of ``fakd export``, in place of --run")
-    add("--webcam", type=int, metavar="N", help="number of a camera, the first is 0")
-    add("--max-frames", type=int, metavar="N", help="of each video or camera (default: all)")
+    add("--exported", metavar="FILE", help="a file written by ``fakd export``, in place of --run")
+    add("--webcam", type=int, metavar="N", help="number of the camera; the first is 0")
+    add("--max-frames", type=int, metavar="N", help="frames of each video or camera (default: all)")
     add("--output", type=Path, default=Path("output/demo"), metavar="DIR", help="default: %(default)s")
     add("--kind", choices=KINDS, default="overlay", help="what to write (default: overlay)")
-    add("--opacity", type=float, default=0.5, metavar="X", help="of the overlay's colours, 0 to 1")
-    add("--batch-size", type=int, default=1, metavar="N", help="pictures or frames at once (default: 1)")
-    add("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
+    add(
+        "--opacity",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="opacity of the overlay, 0 to 1 (default: 0.5)",
+    )
+    add("--batch-size", type=int, default=1, metavar="N", help="pictures or frames per batch (default: 1)")
+    add("--device", metavar="NAME", help="such as cpu or cuda (default: a GPU if there is one)")
     args = parser.parse_args()
     if not args.inputs and args.webcam is None:
         parser.error("give pictures, folders or videos, or --webcam N")
@@ -48,7 +54,7 @@ def _parse() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Does what the command line says."""
+    """Runs the command line."""
     args = _parse()
     pictures, videos = find_inputs(args.inputs)
     predictor = Predictor(

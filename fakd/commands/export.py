@@ -31,21 +31,21 @@ def _parse() -> argparse.Namespace:
     )
     add_source(parser)
     add = parser.add_argument
-    add("--format", choices=FORMATS, default="onnx", help="default: onnx")
-    add("--output", metavar="FILE", help="default: beside the weights, named after them")
+    add("--format", choices=FORMATS, default="onnx", help="file format (default: onnx)")
+    add("--output", metavar="FILE", help="file to write (default: beside the weights, named after them)")
     size = "of the input, for one image at a time (default: any size, any number)"
     add("--size", type=int, nargs=2, metavar=("H", "W"), help=size)
     plain = "leave the normalisation out: the input is (image - pixel_mean) / pixel_std, not 0 to 255"
     add("--no-normalize", action="store_true", help=plain)
-    add("--precision", choices=PRECISIONS, default="float32", help="default: float32; int8 needs onnx")
+    add("--precision", choices=PRECISIONS, default="float32", help="default: float32; int8 requires onnx")
     add("--calibration", type=int, default=64, metavar="N", help="training images for int8 (default: 64)")
-    add("--opset", type=int, default=OPSET, metavar="N", help=f"of ONNX (default: {OPSET})")
-    add("--evaluate", action="store_true", help="measure the mIoU before and after in float32 too")
+    add("--opset", type=int, default=OPSET, metavar="N", help=f"ONNX opset (default: {OPSET})")
+    add("--evaluate", action="store_true", help="measure the mIoU before and after export, also for float32")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Does what the command line says."""
+    """Runs the command line."""
     args = _parse()
     trust = {"allow_plugins": args.allow_plugins, "allow_pickle": args.allow_pickle}
     cfg, weights = read_source(args.run, args.config_file, args.weights, args.opts, **trust)

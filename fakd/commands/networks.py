@@ -1,6 +1,6 @@
-"""Lists what timm's networks do as backbones: the strides of their maps and the images that they take.
+"""Lists timm's networks as backbones: the strides of their maps and the image sizes they accept.
 
-Without a name it takes one network of every family of timm's, which is the table of docs/models.md.
+Without a name it takes one network of every family of timm, as in the table of docs/models.md.
 """
 
 import argparse
@@ -11,11 +11,13 @@ from fakd.modeling.backbones.survey import TABLE_HEAD, families, survey
 
 
 def main() -> None:
-    """Does what the command line says."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pattern", nargs="*", metavar="NAME", help="of timm; * stands for any letters")
+    parser.add_argument(
+        "pattern", nargs="*", metavar="NAME", help="timm's name of a network; * matches any letters"
+    )
     patterns = parser.parse_args().pattern
     names = [name for pattern in patterns for name in timm.list_models(pattern) or [pattern]]
     print(TABLE_HEAD)

@@ -1,7 +1,7 @@
-"""The whole project in minutes, on a dataset that it draws itself: a teacher, a student alone, the student
-with CWD and with FAKD, and a report of what distillation gained.
+"""Trains on a generated dataset, in minutes: a teacher, a student without it, the student with CWD and with
+FAKD; and writes a report of what distillation gained.
 
-One seed: a first look, not evidence; ``fakd study`` runs more. Repeat the command to continue after a stop.
+It uses one seed, which is no evidence; ``fakd study`` runs more. Repeat the command to resume after a stop.
 """
 
 import argparse
@@ -13,11 +13,16 @@ from fakd.sweep.spec import options_of, parse_spec
 
 
 def main() -> int:
-    """Does what the command line says."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path("output/quickstart"), help="default: %(default)s")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("output/quickstart"),
+        help="folder of the runs (default: %(default)s)",
+    )
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options for every run"
     )

@@ -30,32 +30,44 @@ def _parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH")
-    add("--output", metavar="DIR", help="default: the first PATH, if it is a folder, else output/report")
-    add("--command", default="", metavar="TEXT", help="how to get these runs again, to be shown")
-    add("--baseline", metavar="RUN", help="name or folder; default: the student alone")
+    add(
+        "--output",
+        metavar="DIR",
+        help="folder to write into (default: the first PATH, if it is a folder, else output/report)",
+    )
+    add("--command", default="", metavar="TEXT", help="command that reproduces these runs, to be shown")
+    add(
+        "--baseline",
+        metavar="RUN",
+        help="run that others are compared with, by name or folder (default: the student without a teacher)",
+    )
     add(
         "--images",
         type=int,
         default=40,
         metavar="N",
-        help="test images the networks are shown, from which those are chosen where the runs differ most; "
+        help="number of test images to predict; those where the runs differ most are shown; "
         "0: no pictures of predictions (default: %(default)s)",
     )
-    add("--allow-plugins", action="store_true", help="run the PLUGINS that the runs' configs name")
-    add("--allow-pickle", action="store_true", help="open weights that can run any code, as the configs say")
-    add("--sections", nargs="+", default=[], metavar="NAME", help="only these, by how their names begin")
-    add("--side-by-side", action="store_true", help="one table, with columns for each PATH")
-    add("--paper", default="", metavar="PROJECT", help="show the values of its paper beside ours")
+    add("--allow-plugins", action="store_true", help="run the PLUGINS named in the runs' configs")
+    add(
+        "--allow-pickle",
+        action="store_true",
+        help="open pickled weights, which can run any code, where the configs allow it",
+    )
+    add("--sections", nargs="+", default=[], metavar="NAME", help="only the sections whose names begin so")
+    add("--side-by-side", action="store_true", help="write one table, with columns for each PATH")
+    add("--paper", default="", metavar="PROJECT", help="show the values of this project's paper beside ours")
     add(
         "--keep",
         metavar="FILE",
-        help="add the finished runs that FILE has not yet, as JSON lines, and write no report",
+        help="add the finished runs missing in FILE to it, as JSON lines, and write no report",
     )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Does what the command line says."""
+    """Runs the command line."""
     given = _parse()
     if given.keep:
         added, problems = write_lines(given.paths, given.keep)

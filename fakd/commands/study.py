@@ -1,7 +1,7 @@
 """Trains a teacher, then a student by several methods and seeds, and writes a report that compares them.
 
-A sweep made from these flags, run as ``fakd tune --local`` does. Finished runs are left as they are and
-interrupted ones are resumed: repeat the same command to go on.
+The flags become a sweep, which is run as by ``fakd tune --local``. Finished runs are left as they are and
+interrupted ones are resumed: repeat the same command to continue.
 """
 
 import argparse
@@ -32,29 +32,43 @@ def _parse() -> argparse.Namespace:
     pairs: dict[str, Any] = {"nargs": "*", "default": [], "metavar": "KEY VALUE"}
     parser.add_argument("--teacher-config", required=True, metavar="FILE")
     parser.add_argument("--student-config", required=True, metavar="FILE")
-    parser.add_argument("--teacher-weights", default="", metavar="FILE", help="use them; train no teacher")
+    parser.add_argument(
+        "--teacher-weights",
+        default="",
+        metavar="FILE",
+        help="weights of a trained teacher; none is trained then",
+    )
     parser.add_argument(
         "--methods",
         nargs="+",
         default=["student", "cwd", "fakd"],
         metavar="NAME",
-        help="recipes of fakd/config/recipes, or paths; 'student' is that alone (default: %(default)s)",
+        help="names in fakd/config/recipes, or paths; 'student' has no teacher (default: %(default)s)",
     )
     parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0; one teacher serves all"
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[0],
+        metavar="N",
+        help="seeds of the students (default: 0); all share one teacher",
     )
     parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="runs lie in DIR/runs/<method>/seed<N>"
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="runs are written to DIR/runs/<method>/seed<N>",
     )
     parser.add_argument("--allow-plugins", action="store_true", help="run the code that the recipes name")
     parser.add_argument("--opts", **pairs, help="config options for every run")
-    parser.add_argument("--teacher-opts", **pairs, help="for the teacher besides")
-    parser.add_argument("--student-opts", **pairs, help="for every student besides")
+    parser.add_argument("--teacher-opts", **pairs, help="additional config options for the teacher")
+    parser.add_argument("--student-opts", **pairs, help="additional config options for every student")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Does what the command line says."""
+    """Runs the command line."""
     given = _parse()
     teacher = {
         "config": given.teacher_config,

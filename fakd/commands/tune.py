@@ -26,14 +26,14 @@ def _parse() -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--spec", required=True, metavar="FILE", help="the sweep; docs/sweeps.md has all keys")
+    add("--spec", required=True, metavar="FILE", help="sweep file; docs/sweeps.md lists all keys")
     add("--output", type=Path, metavar="DIR", help="default: output/sweeps/<name of the spec>")
-    add("--resume", action="store_true", help="go on with the sweep in DIR")
-    add("--local", action="store_true", help="without Ray, one run after another in this process")
+    add("--resume", action="store_true", help="continue the sweep in DIR")
+    add("--local", action="store_true", help="run one trial after another in this process, without Ray")
     add("--allow-plugins", action="store_true", help="run the code that the recipes name")
-    add("--address", default="", help="of a running Ray cluster, 'auto' to find it")
-    add("--storage", default="", metavar="PATH", help="of Ray's own records, also a URI (default: DIR/ray)")
-    add("--dashboard", action="store_true", help="Ray's dashboard, on this machine only")
+    add("--address", default="", help="address of a running Ray cluster; 'auto' finds it")
+    add("--storage", default="", metavar="PATH", help="folder or URI of Ray's own records (default: DIR/ray)")
+    add("--dashboard", action="store_true", help="start Ray's dashboard, on this machine only")
     add("--cpus", type=int, metavar="N", help="cores to use (default: all)")
     add("--gpus", type=int, metavar="N", help="GPUs to use (default: all)")
     given = parser.parse_args()
@@ -73,8 +73,10 @@ def _report() -> None:
         prog=f"{Path(sys.argv[0]).name} report",
         description="Writes the report of a finished sweep, or one table of several.",
     )
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="of a sweep")
-    parser.add_argument("--output", metavar="FILE", help="the table of several (default: side_by_side.md)")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="folder of a sweep")
+    parser.add_argument(
+        "--output", metavar="FILE", help="file for the table of several (default: side_by_side.md)"
+    )
     given = parser.parse_args(sys.argv[2:])
     if len(given.folders) == 1 and not given.output:
         print(write_report(given.folders, given.folders[0]))

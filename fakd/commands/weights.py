@@ -12,11 +12,11 @@ from fakd.checkpoint.registry_weights import REGISTRY_WEIGHTS, fetch_registry_we
 
 
 def main() -> None:
-    """Does what the command line says."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", nargs="*", metavar="NAME", help="as timm calls the network")
+    parser.add_argument("name", nargs="*", metavar="NAME", help="timm's name of the network")
     for name in parser.parse_args().name:
         print(fetch_registry_weights(name))
     if len(sys.argv) == 1:

@@ -16,12 +16,12 @@ from fakd.modeling import Segmentor
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Adds ``--run``, ``--config-file``, ``--weights``, and config keys as last words are ``--opts``."""
     add = parser.add_argument_group("student", "either --run, or --config-file and --weights").add_argument
-    add("--run", metavar="DIR", help="folder of a run: its config.yaml and model_final.pth")
-    add("--config-file", metavar="FILE", help="the student's config, or that of its distillation")
-    add("--weights", metavar="FILE", help="its weights; with --run in place of model_final.pth")
-    add("--allow-plugins", action="store_true", help="run the code of the PLUGINS that the config names")
-    add("--allow-pickle", action="store_true", help="open files of weights that can run any code")
-    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys, as MODEL.DEVICE cpu")
+    add("--run", metavar="DIR", help="folder of a run, with config.yaml and model_final.pth")
+    add("--config-file", metavar="FILE", help="config of the student, or of its distillation")
+    add("--weights", metavar="FILE", help="weights of the student; with --run, in place of model_final.pth")
+    add("--allow-plugins", action="store_true", help="run the PLUGINS named in the config")
+    add("--allow-pickle", action="store_true", help="open pickled weights, which can run any code")
+    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys, such as MODEL.DEVICE cpu")
 
 
 def read_source(

@@ -155,7 +155,7 @@ def _list(words: list[str]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Print losses, or write the page of all of them; ``arguments`` are those of the command line."""
     parser = argparse.ArgumentParser(prog="python -m fakd.losses", description="The losses of this package.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="losses to print; all if there is none")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="losses to print (default: all)")
     parser.add_argument("--markdown", action="store_true", help=f"write {PAGE} of all losses instead")
     options = parser.parse_args(arguments)
     if options.markdown:

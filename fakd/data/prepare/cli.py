@@ -18,7 +18,7 @@ def run_conversion(convert: Callable[..., None], dataset: str, remedy: str) -> N
     """
     summary = (inspect.getdoc(convert) or "").splitlines()[0]
     parser = argparse.ArgumentParser(
-        description=f"{summary} Finished files are kept: call it again to go on.", epilog=remedy
+        description=f"{summary} Finished files are kept: repeat the command to continue.", epilog=remedy
     )
     parser.add_argument(
         "--root",
@@ -30,6 +30,8 @@ def run_conversion(convert: Callable[..., None], dataset: str, remedy: str) -> N
     if "download" in options:
         parser.add_argument("--download", action="store_true", help="fetch and unpack the archives first")
     if "workers" in options:
-        parser.add_argument("--workers", type=int, default=0, help="processes (default: all processors)")
+        parser.add_argument(
+            "--workers", type=int, default=0, help="number of processes (default: all processors)"
+        )
     convert(**vars(parser.parse_args()))
     print(f"Done. To check it: fakd data check {dataset}_train {dataset}_val")
