@@ -1,4 +1,4 @@
-"""Saving and loading of runs: atomic, tensors only, and with a way back from a damaged file."""
+"""Saving and loading of runs: atomic, tensors only, with a fallback for damaged files."""
 
 import logging
 import os
@@ -167,7 +167,7 @@ def load_tensors(path: str, allow_pickle: bool = False) -> Any:
     Raises:
         ValueError: the file is damaged, or holds more than tensors and plain values.
     """
-    if zipfile.is_zipfile(path) and not _is_intact(Path(path)):  # torch does not look at the checksums
+    if zipfile.is_zipfile(path) and not _is_intact(Path(path)):  # torch does not check the checksums
         raise ValueError(
             f"The file '{path}' is damaged: its content has not the checksums it was written with. Fetch or "
             "copy it again."
@@ -182,7 +182,7 @@ def load_tensors(path: str, allow_pickle: bool = False) -> Any:
         foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         reason = f"holds a {foreign[1]}" if foreign else "is no plain checkpoint"
         raise ValueError(_refusal(path, reason)) from error
-    except Exception as error:  # a torn file fails in too many ways to name
+    except Exception as error:  # a damaged file raises many kinds of errors
         raise ValueError(f"The file '{path}' is damaged or no checkpoint: {error!r}") from error
     if not isinstance(content, Mapping) or not isinstance(content.get("model", {}), Mapping):
         raise ValueError(f"The file '{path}' is no checkpoint: it holds no weights by name.")

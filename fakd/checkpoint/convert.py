@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .layouts import backbone_weights, unwrap
 
-# CIRKD's networks want BGR from 0 to 255 minus this mean, and no division.
+# CIRKD's networks take BGR from 0 to 255 minus this mean, without division.
 CIRKD_MEAN = (104.00698793, 116.66876762, 122.67891434)
 _CIRKD: dict[str, Any] = {
     "INPUT.FORMAT": "BGR",
@@ -42,7 +42,7 @@ class Converted:
 
 
 def convert(content: Mapping[str, Any]) -> Converted:
-    """Converts what a checkpoint file holds.
+    """Converts the content of a checkpoint file.
 
     Args:
         content: of mmsegmentation 0.x or 1.x, of CIRKD, or of a SegFormer of its authors or of Hugging
@@ -79,7 +79,7 @@ def convert(content: Mapping[str, Any]) -> Converted:
 
 
 def check_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Demands that every weight has its place in the model and the other way round.
+    """Checks that checkpoint and model have the same weights.
 
     Raises:
         ValueError: listing every key that is missing, unexpected or of another shape.
@@ -134,7 +134,7 @@ def _from_cirkd(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _segformer_source(weights: Mapping[str, Tensor]) -> str | None:
-    """Whose SegFormer with linear layers in the head it is, if it is one."""
+    """The origin of a SegFormer with linear layers in its head; None for other networks."""
     sources = {
         "linear_c1.proj.weight": "CIRKD",
         "decode_head.linear_c1.proj.weight": "SegFormer's authors",

@@ -1,4 +1,4 @@
-"""Loading weights of which every one must fit."""
+"""Loads weights strictly: every key and shape must match."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ _SHOWN = 5
 
 
 def load_teacher(model: nn.Module, path: str, config_file: str = "", allow_pickle: bool = False) -> None:
-    """Loads weights of which every one must have its place in the model, and the other way round.
+    """Loads weights whose keys must be exactly those of the model.
 
     Args:
         model: a network, not wrapped.

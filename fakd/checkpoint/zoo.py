@@ -1,4 +1,4 @@
-"""The published networks that are known: what they are and what they reach."""
+"""The known published networks, with their data and mIoU."""
 
 from __future__ import annotations
 

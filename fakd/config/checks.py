@@ -15,7 +15,7 @@ from ..ranges import Range
 from ..registry import DECODE_HEAD_REGISTRY, DISTILL_LOSS_REGISTRY
 from .defaults import KEYS
 
-# Beginnings of detectron2's keys, and what does the same here.
+# Prefixes of detectron2's keys, and the keys that do the same here.
 _INSTEAD = {
     "INPUT.MIN_SIZE": "INPUT.BASE_SIZE and INPUT.SCALE_RANGE",
     "INPUT.MAX_SIZE": "INPUT.BASE_SIZE",

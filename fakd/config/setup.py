@@ -141,7 +141,7 @@ def _match_registry_weights(cfg: CfgNode, given: Set[str]) -> None:
 
 
 def load_teacher_config(cfg: CfgNode) -> CfgNode:
-    """The config of ``KD.TEACHER.CONFIG_FILE``, without a recipe: how it was distilled itself plays no part.
+    """The config of ``KD.TEACHER.CONFIG_FILE``, without a recipe: how it was trained does not matter.
 
     It may name no PLUGINS but those of ``cfg``, and its CHECKPOINT.ALLOW_PICKLE says nothing.
 
@@ -161,7 +161,7 @@ def _refuse_plugins(source: str, plugins: Set[str]) -> None:
 
 
 def check_recipe(recipe: str | None, config_file: str = "", opts: Sequence[str] = ()) -> None:
-    """Refuses a recipe that would have code run which neither the config nor the command line names.
+    """Refuses a recipe that would run code which neither the config nor the command line names.
 
     A recipe is passed on as a few numbers; who takes one does not expect a program.
 

@@ -94,7 +94,7 @@ class ScaledCropTransform(T.Transform):
 
 
 class Pad(T.Augmentation):
-    """Fills what an image lacks of a size, on the right and below; a larger image stays as it is.
+    """Pads an image to a size, on the right and below; a larger image stays as it is.
 
     Args:
         size: (height, width).
@@ -182,7 +182,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
         raise ValueError(f"INPUT.RANDOM_FLIP must be 'horizontal' or 'none', got '{cfg.INPUT.RANDOM_FLIP}'.")
     if cfg.INPUT.PHOTOMETRIC:
         augmentations.append(PhotometricDistortion(cfg.INPUT.FORMAT))
-    # Last, so that the padding keeps the colour that means nothing.
+    # Last, so that the colour augmentation leaves the padding as it is.
     mean = round(sum(cfg.MODEL.PIXEL_MEAN) / len(cfg.MODEL.PIXEL_MEAN))
     augmentations.append(Pad(crop_size, mean, ignore_value))
     return augmentations

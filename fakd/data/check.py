@@ -1,4 +1,4 @@
-"""Whether a dataset is what it should be: every file read once, and a picture to look at."""
+"""Checks a dataset: reads every file once and draws a contact sheet."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _draw_sheet(records: list[dict], metadata: Metadata, path: str | Path, numbe
             label = read_label(record["sem_seg_file_name"], metadata.ignore_label, -1, metadata.get("id_map"))
         row, column = divmod(place, _COLUMNS)
         for part, tile in enumerate((image, Image.fromarray(colours[label]))):
-            # Enlarged pixel by pixel, so that one sees what is in the files.
+            # Enlarged without interpolation, so that the files' pixels are visible.
             smooth = part == 0 and tile.width > _TILE[0]
             how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
             fitted = ImageOps.contain(tile, (_TILE[0] - _GAP, _TILE[1] - _GAP), how)

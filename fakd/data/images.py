@@ -87,7 +87,7 @@ def decode(picture: Image.Image, factor: float = 1.0) -> Image.Image:
     if factor < 1:
         width, height = picture.size
         picture.draft(None, (math.ceil(width * factor), math.ceil(height * factor)))
-    # Loaded first: detectron2's look for EXIF data decodes a png and swallows what is wrong with it.
+    # Loaded first: detectron2's search for EXIF data decodes a png and ignores its errors.
     return detection_utils._apply_exif_orientation(load(picture)).convert("RGB")
 
 
@@ -118,7 +118,7 @@ def shown_size(picture: Image.Image) -> tuple[int, int]:
 
 
 def size_error(record: dict, picture: Image.Image, label: np.ndarray) -> str:
-    """What to say of a label that has another size than its opened image."""
+    """The message for a label whose size differs from that of its opened image."""
     width, height = shown_size(picture)
     turned = "" if picture.size == (width, height) else ", turned as its EXIF data says"
     return (

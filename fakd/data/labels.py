@@ -68,7 +68,7 @@ def read_ids(path: str) -> np.ndarray:
 
 
 def map_ids(label: np.ndarray, id_map: Mapping[int, int], path: str) -> np.ndarray:
-    """Replaces every id by what the map says.
+    """Replaces every id as the map says.
 
     Args:
         label: integer ids that are not negative.

@@ -1,4 +1,4 @@
-"""From a dataset dict to what the model is fed."""
+"""Converts a dataset dict to the input of a model."""
 
 import copy
 from collections.abc import Mapping
@@ -101,7 +101,7 @@ class SemSegMapper:
             aug_input = self._read_crop(sample)
         else:
             aug_input = T.AugInput(read_image(sample["file_name"], self.image_format))
-            # The prediction is asked for at the file's own size, whatever the network is shown.
+            # The prediction has the file's own size, whatever the network's input has.
             sample["height"], sample["width"] = aug_input.image.shape[:2]
         self.augmentations(aug_input)
         if self.is_train:

@@ -1,4 +1,4 @@
-"""Which images of a dataset stand for all of them."""
+"""Evenly spaced images of a dataset."""
 
 from collections.abc import Sequence
 from typing import TypeVar

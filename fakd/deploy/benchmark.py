@@ -1,4 +1,4 @@
-"""What networks cost side by side: size, time and memory of inference, and of a step of training."""
+"""Compares networks: size, time and memory of inference and of a training step."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job took, or why there is no answer.
+    """The cost of a job, or the reason why there is none.
 
     Attributes:
         median: seconds per call.

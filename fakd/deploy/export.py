@@ -1,4 +1,4 @@
-"""From a trained student to a file that runs without this project, checked before it is written."""
+"""Exports a trained student to a file that runs without this project, checked before it is written."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def export(
             else _onnx(program, metadata, opset)
         )
     found = compare(reference, run, tried_at)
-    # In half precision two near scores may change places; what that costs is measured on the test images.
+    # In half precision two close scores may swap; the effect is measured on the test images.
     if metadata.precision == "float32" and found.agreement < AGREEMENT:
         raise ValueError(
             f"The exported file would compute something else: {found}; {100 * AGREEMENT:.1f} % must. "
@@ -154,7 +154,7 @@ def program_of(
     shape, free = (batch, *(size or ())), None
     if size is None:
         shape = _MADE_AT
-        # Not named: a name asks for a proof that every size will do, which sizes rounded at each stride defy.
+        # Not named: a name requires a proof for every size, which the rounding at each stride prevents.
         free = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
     try:
         example = torch.rand(shape[0], 3, *shape[1:])
@@ -227,7 +227,7 @@ def onnx_graph(program: torch.export.ExportedProgram, opset: int) -> Any:
 def _written(program: torch.export.ExportedProgram, opset: int) -> Any:
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [each.level for each in loggers]
-    for each in loggers:  # they report at length what is said in one sentence here
+    for each in loggers:  # they report in detail what is one sentence here
         each.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():

@@ -150,7 +150,7 @@ def load_exported(path: str | Path, device: str = "cpu", allow_pickle: bool = Fa
                 graph = torch.jit.load(path, "cpu", _extra_files=found)
             else:
                 graph = torch.export.load(path, extra_files=found).module()
-        except Exception as error:  # a foreign file fails in too many ways to name
+        except Exception as error:  # a foreign file raises many kinds of errors
             raise ValueError(f"PyTorch cannot open '{path}': {error}") from error
 
         def run(image: Tensor) -> Tensor:  # no sub-module, for the graph refuses eval()

@@ -1,4 +1,4 @@
-"""What a user of an exported file has to know: classes, colours, and how an image is prepared."""
+"""Metadata of an exported file: classes, colours, and how an image is prepared."""
 
 from __future__ import annotations
 

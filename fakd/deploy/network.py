@@ -1,4 +1,4 @@
-"""What leaves this project: a student from a batch of images to scores, without detectron2's contract."""
+"""The exported network: from a batch of images to scores, without detectron2's contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which trained student a tool is about: a run's folder, or a config and weights."""
+"""Selects the trained student of a command: a run's folder, or a config and weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A student from its weights to a checked file, with what the file costs in mIoU."""
+"""Exports a student to a checked file, and measures the change of its mIoU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in a config that would otherwise come up late, or in words that do not name their key."""
+"""Checks of a config before training, with messages that name the key."""
 
 import difflib
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from ..registry import DISTILL_LOSS_REGISTRY
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Whether a config can train.
+    """Checks that a config can train.
 
     Raises:
         KeyError: there is no such dataset.
@@ -38,7 +38,7 @@ def check_config(cfg: CfgNode) -> None:
 
 
 def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
-    """Whether each rule that takes more than one key to tell is broken, and the message."""
+    """Every rule that concerns several keys: whether it is broken, and the message."""
     solver, head, size = cfg.SOLVER, cfg.MODEL.SEM_SEG_HEAD, tuple(cfg.INPUT.BASE_SIZE)
     processes, reference = comm.get_world_size(), solver.REFERENCE_WORLD_SIZE
     yield not cfg.OUTPUT_DIR, "OUTPUT_DIR is empty: name the folder of the run."
@@ -132,7 +132,7 @@ def _without_labels(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
 
 
 def check_place(cfg: CfgNode) -> None:
-    """Whether the values of a config are in range, and its datasets and its device are there.
+    """Checks that the values of a config are in range, and its datasets and device available.
 
     Raises:
         KeyError, ValueError: see :func:`check_config`.

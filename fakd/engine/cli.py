@@ -37,7 +37,7 @@ def launch_ranks(main: Callable[..., None], ranks: tuple[int, int, int, str], *a
 
 
 def _as_raised(error: ProcessRaisedException) -> Exception:
-    """The user's error that ended a process, whose traceback is all that is left of it; else ``error``."""
+    """The user's error that ended a child process, read from its traceback; else ``error``."""
     kind, _, text = str(error).strip().splitlines()[-1].partition(": ")
     raised = getattr(builtins, kind, None)
     if isinstance(raised, type) and issubclass(raised, USER_ERRORS):

@@ -1,4 +1,4 @@
-"""What happens around each training step."""
+"""Hooks that run around each training step."""
 
 import logging
 import math
@@ -97,7 +97,7 @@ class PeakMemory(HookBase):
 
 
 class Budget(HookBase):
-    """Says how much of a training's budget is spent, which all schedules follow, and ends it when it is over.
+    """Measures the spent share of the training budget, which all schedules follow; at 1 training ends.
 
     The budget is iterations, and seconds where there is a limit: whichever of the two is further on counts.
     So a run that the clock ends has seen the small learning rates and the large lambda of its last iterations
@@ -145,12 +145,12 @@ class Budget(HookBase):
                 self._seconds_spent = share
             elif agree:
                 self._seconds_spent = max(comm.all_gather(share))
-        # In iterations, so that without a limit it is the iteration to the bit.
+        # In iterations, so that without a time limit it equals the iteration exactly.
         self._position = max(done, self._seconds_spent * self._length)
 
 
 class EvalHook(hooks.EvalHook):
-    """detectron2's, that after the last step evaluates only where that step ended well."""
+    """detectron2's, but after the last step it evaluates only if that step succeeded."""
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:
@@ -158,7 +158,7 @@ class EvalHook(hooks.EvalHook):
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
-    """detectron2's, that after a resume still knows the best value so far, and saves the model alone."""
+    """detectron2's, but it keeps the best value over a resume, and saves only the model."""
 
     def __init__(self, eval_period: int, checkpointer: Checkpointer, val_metric: str) -> None:
         super().__init__(eval_period, _ModelSaver(checkpointer), val_metric)
@@ -247,5 +247,5 @@ class StopOnSignal(HookBase):
                 f"Stopped by {signal.Signals(received).name} after {done} of {end} iterations; everything is "
                 "saved. The same command with --resume continues."
             )
-        comm.synchronize()  # a rank that ends earlier would have the others killed
+        comm.synchronize()  # if one rank ended earlier, the others would be killed
         raise SystemExit(128 + received)

@@ -1,4 +1,4 @@
-"""What of a run is shown and written down while it trains."""
+"""Logging of a run during training."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from .hooks import unwrapped
 
 
 class ModelScalars(HookBase):
-    """Logs what a model with ``pop_scalars`` wants logged, when the writers are about to write."""
+    """Logs the scalars of a model with ``pop_scalars``, just before the writers write."""
 
     def __init__(self, period: int) -> None:
         self._period = period

@@ -1,4 +1,4 @@
-"""What a network reaches on its test sets."""
+"""Metrics of a network on its test sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network costs and shows to distillation, and what a student saves on its teacher."""
+"""Cost of a network, the maps it offers to distillation, and the ratio of student to teacher."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _HEAD = re.compile(r"(?:^|\.)(?:decode|auxiliary)_head\.")
 
 
 def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> Optimizer:
-    """``SOLVER.OPTIMIZER`` over what asks for a gradient, the heads at ``HEAD_LR_FACTOR`` times the rate.
+    """``SOLVER.OPTIMIZER`` over the trainable parameters, the heads at ``HEAD_LR_FACTOR`` times the rate.
 
     Raises:
         ValueError: the optimizer is not one of those known.

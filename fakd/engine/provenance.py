@@ -60,7 +60,7 @@ def machine(device: str) -> str:
 
 
 def cpu_name() -> str:
-    """The model of the processors, as Linux knows it, or else their architecture."""
+    """The model name of the processors as Linux reports it, else their architecture."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""``result.json``: what a finished run reached, and how."""
+"""``result.json``: metrics and provenance of a finished run."""
 
 import datetime
 import logging
@@ -55,7 +55,7 @@ def finish_run(
 def build_result(
     cfg: CfgNode, network: nn.Module, metrics: Metrics, method: str, config_file: str
 ) -> dict[str, Any]:
-    """What ``result.json`` says of any network, however it was trained; plain values only."""
+    """The part of ``result.json`` that any network has, however it was trained; plain values only."""
     height, width = cfg.INPUT.CROP.SIZE
     return {
         "name": method,

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, and whether this command may go on in it."""
+"""The folder of a run: its files, and whether this command may continue in it."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ from fakd.validation import read_yaml
 
 from .metrics import Metrics
 
-# A killed process and its data workers need some seconds to die.
+# A killed process and its data workers need some seconds to end.
 _PATIENCE = 20.0
 
 # What may differ between a run and its resume, because no weight and no metric depends on it.
@@ -73,7 +73,7 @@ class RunFolder:
                 if each is not None:
                     raise each
             self.check_usable(cfg, resume)  # again: another process may just have left the folder
-            comm.synchronize()  # the first rank is about to change what the others have just looked at
+            comm.synchronize()  # the first rank is about to change what the others have just read
             if comm.is_main_process() and not self.result_file.exists():
                 self.write_config(cfg)
                 remove_leftovers(self.path)

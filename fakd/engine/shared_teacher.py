@@ -178,7 +178,7 @@ class SharedTeacher(nn.Module):
 
     def forward(self, images: Tensor, batch: list[dict[str, Any]]) -> SegOutput:
         """The teacher's answer to a batch, computed for the first run that asks."""
-        key = tuple(map(id, batch))  # no image dies, and gives its id away, before forget()
+        key = tuple(map(id, batch))  # ids stay unique, because the images live until forget()
         if key not in self._answers:
             assert self._first is not None  # serve() comes first
             self._answers[key] = self._first(images, batch)

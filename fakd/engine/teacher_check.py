@@ -1,4 +1,4 @@
-"""Whether a teacher is as good as it is said to be, before anything is learnt from it."""
+"""Compares a teacher's mIoU with the recorded one before training."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ def record_miou(weights: str | Path, miou: float, dataset: str) -> None:
 
 
 def recorded_miou(cfg: CfgNode) -> float | None:
-    """What the teacher is said to reach, in percent; None when nothing is recorded.
+    """The recorded mIoU of the teacher, in percent; None when nothing is recorded.
 
     Raises:
         ValueError: what lies beside its weights is no such record.

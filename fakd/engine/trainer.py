@@ -51,7 +51,7 @@ _WRITE_PERIOD = 20
 
 
 class Trainer(DefaultTrainer):
-    """Trains any registered meta architecture so that a killed and resumed run ends like an undisturbed one.
+    """Trains any registered meta architecture so that a killed and resumed run equals an uninterrupted one.
 
     Attributes:
         last_metrics: of the last evaluation.

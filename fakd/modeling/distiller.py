@@ -116,9 +116,9 @@ class Distiller(nn.Module):
             return self.student(batched_inputs)
         images = stack_images(batched_inputs, self.student.pixel_mean).tensor
         labels = stack_labels(batched_inputs, self.student.ignore_value, self.device)
+        unlabelled = stack_unlabelled(batched_inputs, labels)
         # The teacher first: its activations are freed before the student's are kept for the backward pass.
         teacher, student = self.teacher(images, batched_inputs), self.student.encode(images)
-        unlabelled = stack_unlabelled(batched_inputs, labels)
         losses = self.student.losses(student, labels)
         return {**losses, **self.distillation_losses(student, teacher, labels, unlabelled)}
 

@@ -52,7 +52,7 @@ class Split(Strict):
 
 
 class Description(Strict):
-    """What the yaml of a dataset may say.
+    """The keys of a dataset's yaml file.
 
     Attributes:
         name: datasets are registered as ``<name>_<split>``; default the file's own.
@@ -133,7 +133,7 @@ class Description(Strict):
 
 @dataclass(frozen=True)
 class CustomDataset:
-    """A description and where it stands.
+    """A description and its file.
 
     Attributes:
         path: of the yaml, absolute.

@@ -1,1 +1,1 @@
-"""From what a dataset's site ships to what is registered; originals are never touched."""
+"""Converts the original files of datasets to the registered ones; originals are never changed."""

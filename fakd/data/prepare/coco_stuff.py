@@ -20,7 +20,7 @@ REMEDY = (
 
 
 def check_coco_stuff(root: Path, download: bool = False) -> None:
-    """Sees that images and maps lie where they are read.
+    """Checks that images and maps are where they are read.
 
     Raises:
         FileNotFoundError: a folder is missing.

@@ -1,4 +1,4 @@
-"""What all preparations share: they resume, run in parallel, show progress and leave no half-written file."""
+"""The common part of all preparations: resume, parallel processes, progress and whole files."""
 
 import os
 import tarfile

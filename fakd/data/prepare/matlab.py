@@ -18,7 +18,7 @@ def read_map(path: str, *fields: str) -> np.ndarray:
         found = loadmat(path, squeeze_me=True, struct_as_record=True)
         for field in fields:
             found = found[field]
-            if found.dtype == object and not found.shape:  # a struct's field comes in a box
+            if found.dtype == object and not found.shape:  # a struct's field is wrapped in an array
                 found = found.item()
     except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
         raise ValueError(f"Cannot read {'.'.join(fields)} of '{path}': {error!r}") from error

@@ -13,7 +13,7 @@ VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-201
 # As torchvision records it, datasets/voc.py.
 VOC_MD5 = "md5:da459979d0c395079b5c75ee67908abb"
 # No checksum of the labels is published: unpacking checks the archive's own, and every
-# label's ids are looked at.
+# label's ids are checked.
 LABELS_URL = "https://cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz"
 REMEDY = (
     f"Fetch {VOC_URL} (1.3 GB) and unpack it, which makes VOCdevkit/VOC2010; fetch {LABELS_URL} (30 MB) and "

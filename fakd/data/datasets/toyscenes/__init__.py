@@ -1,4 +1,4 @@
-"""toyscenes: a small, hard world drawn from a seed, so that every claim can be tried without a download.
+"""toyscenes: a small synthetic dataset drawn from a seed, so that everything can be tried without a download.
 
 800 scenes of 128x96 pixels, 12 classes and void. The pictures are drawn at first use, in a few seconds, and
 are the same to the byte on every machine. They lie in ``toyscenes/<VERSION>`` in CamVid's layout, below the
