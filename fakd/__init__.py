@@ -14,6 +14,7 @@ _HOMES = {
     "Predictor": "predict",
     "Trainer": "engine",
     "add_fakd_config": "config",
+    "distill": "engine",
     "load_config": "config",
     "run": "engine",
 }

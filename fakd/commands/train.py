@@ -4,9 +4,10 @@ import argparse
 import contextlib
 import sys
 
-from fakd.config import check_recipe, find_experiment, load_config
+from fakd.config import check_recipe, find_experiment, load_config, own_folder
 from fakd.engine import evaluate, run
 from fakd.engine.cli import launch_ranks
+from fakd.engine.run_folder import numbered_folder
 
 # isort: split
 # After fakd, which silences what the import of detectron2 warns of.
@@ -19,24 +20,20 @@ examples:
   a network alone            %(prog)s --config-file configs/toyscenes/student.yaml
   with a teacher, by CWD     %(prog)s --config-file configs/toyscenes/student.yaml --recipe cwd \\
                                  KD.TEACHER.RUN output/teacher OUTPUT_DIR output/cwd
-  go on after a stop         the same command with --resume
+  go on after a stop         the same command with --resume; without OUTPUT_DIR, the last of its runs
   evaluate                   the same command with --eval-only [MODEL.WEIGHTS some.pth]
   a paper's experiment       %(prog)s --experiment FAKD/ade20k/pspnet_r18/fakd_paper
 
-KEY VALUE pairs and flags come in any order. OUTPUT_DIR, SEED, SOLVER.MAX_ITER, SOLVER.AMP.ENABLED True and
-MODEL.DEVICE cpu are the ones used most; fakd/config/defaults.py explains all. Exit codes: 0 done, 1 an error
-that the message explains, 143 or 130 stopped by SIGTERM or Ctrl-C with everything saved. FAKD_TRACEBACK=1
-shows where an error arose.
+KEY VALUE pairs and flags come in any order. Without OUTPUT_DIR a run gets
+a folder of its own, named after config and recipe: output/toyscenes/student_cwd, then -2, -3. OUTPUT_DIR,
+SEED, SOLVER.MAX_ITER, SOLVER.AMP.ENABLED True and MODEL.DEVICE cpu are the keys used most;
+fakd/config/defaults.py explains all. Exit codes: 0 done, 1 an error that the message explains, 143 or 130
+stopped by SIGTERM or Ctrl-C with everything saved. FAKD_TRACEBACK=1 shows where an error arose.
 """
 
 
 def train(args: argparse.Namespace) -> None:
     """What one rank does."""
-    if args.experiment:
-        named = find_experiment(args.experiment)
-        args.config_file, args.recipe, args.opts = named.config_file, named.recipe, [*named.opts, *args.opts]
-    if not args.allow_plugins:
-        check_recipe(args.recipe, args.config_file, args.opts)
     cfg = load_config(args.config_file, args.opts, args.recipe)
     cfg.freeze()
     watched = sys.stdout.isatty() and comm.is_main_process() and not args.eval_only
@@ -64,8 +61,33 @@ def parse() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
+def _own_place(given: argparse.Namespace) -> list[str]:
+    """OUTPUT_DIR and a folder of the run's own, where nothing names one.
+
+    Raises:
+        ValueError: several machines would have to find the same one.
+    """
+    if "OUTPUT_DIR" in given.opts or not given.config_file:
+        return []
+    cfg = load_config(given.config_file, given.opts, given.recipe)
+    if cfg.OUTPUT_DIR != own_folder(given.config_file, cfg.KD.RECIPE):
+        return []  # a file names it
+    if given.num_machines > 1:
+        raise ValueError("Several machines need one folder for the run: name it, as OUTPUT_DIR.")
+    folder = numbered_folder(cfg.OUTPUT_DIR, given.resume or given.eval_only)
+    print(f"OUTPUT_DIR is '{folder}'.")
+    return ["OUTPUT_DIR", folder]
+
+
 def main() -> None:
     """Parses the command line and trains in as many processes as it says."""
     given = parse()
+    if given.experiment:
+        named = find_experiment(given.experiment)
+        given.config_file, given.recipe = named.config_file, named.recipe
+        given.opts = [*named.opts, *given.opts]
+    if not given.allow_plugins:
+        check_recipe(given.recipe, given.config_file, given.opts)
+    given.opts += _own_place(given)
     ranks = (given.num_gpus, given.num_machines, given.machine_rank, given.dist_url)
     launch_ranks(train, ranks, given)

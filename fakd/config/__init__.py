@@ -2,7 +2,15 @@
 
 from .defaults import add_fakd_config
 from .experiments import Experiment, Paper, find_experiment, read_experiments, read_paper
-from .setup import NO_RECIPE, RECIPES, check_recipe, load_config, load_teacher_config, recipe_path
+from .setup import (
+    NO_RECIPE,
+    RECIPES,
+    check_recipe,
+    load_config,
+    load_teacher_config,
+    own_folder,
+    recipe_path,
+)
 
 __all__ = [
     "NO_RECIPE",
@@ -14,6 +22,7 @@ __all__ = [
     "find_experiment",
     "load_config",
     "load_teacher_config",
+    "own_folder",
     "read_experiments",
     "read_paper",
     "recipe_path",

@@ -42,7 +42,9 @@ OPTIONAL_SIZE = {"least": 0, "count": 2}
 
 KEYS: dict[str, Key] = {
     "SEED": key(0, "of initial weights, data order, augmentation and dropout; negative: drawn", below=2**31),
-    "OUTPUT_DIR": key("./output", "folder of the run"),
+    "OUTPUT_DIR": key(
+        "./output", "folder of the run; default of a config file: output/<its name and recipe>"
+    ),
     "CUDNN_BENCHMARK": key(False, "let cuDNN try its algorithms, which may differ between runs"),
     "PLUGINS": key(
         (), "modules, by name or path, imported first, so that a config can name what they register"

@@ -94,6 +94,8 @@ def load_config(
     if not allow_pickle and "CHECKPOINT.ALLOW_PICKLE" not in pairs:
         cfg.CHECKPOINT.ALLOW_PICKLE = False
     cfg.KD.RECIPE = word
+    if config_file and "OUTPUT_DIR" not in named:
+        cfg.OUTPUT_DIR = own_folder(config_file, word)
     cfg.PLUGINS = tuple(dict.fromkeys(plugins))  # of all sources: what each of them names must be found again
     custom = cfg.DATASETS.CUSTOM or ()
     # Absolute, because a process elsewhere that is given this config registers them again.
@@ -102,6 +104,12 @@ def load_config(
     cfg.DATASETS.CUSTOM = paths or None
     _count_classes(cfg, named)
     return cfg
+
+
+def own_folder(config_file: str, recipe: str) -> str:
+    """``output/toyscenes/student_fakd`` for the config ``toyscenes/student.yaml`` and the recipe ``fakd``."""
+    file, method = Path(config_file).absolute(), Path(recipe).stem
+    return f"output/{file.parent.name}/{file.stem}{f'_{method}' if method not in ('', NO_RECIPE) else ''}"
 
 
 def _count_classes(cfg: CfgNode, named: Set[str]) -> None:

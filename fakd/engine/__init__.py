@@ -1,5 +1,6 @@
 """Training and evaluation: the trainer, its step and hooks, and ``run``."""
 
+from .distill import distill
 from .evaluate import evaluate, evaluate_weights, load_trained, measure
 from .main import run
 from .shared_teacher import SharedTeacherRun, run_side_by_side, sharing_key
@@ -10,6 +11,7 @@ __all__ = [
     "SharedTeacherRun",
     "StepTrainer",
     "Trainer",
+    "distill",
     "evaluate",
     "evaluate_weights",
     "load_trained",

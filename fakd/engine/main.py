@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
+from torch import nn
 from tqdm import tqdm
 
 from fakd.data.datasets.custom import register_custom
@@ -30,6 +31,7 @@ def run(
     quiet: bool = False,
     extra_hooks: Sequence[HookBase] = (),
     max_seconds: float = math.inf,
+    model: nn.Module | None = None,
 ) -> dict[str, float]:
     """Trains and evaluates, or continues to; called by every rank.
 
@@ -42,6 +44,7 @@ def run(
         quiet: keep the console for the bar.
         extra_hooks: called after evaluation and saving, on the first rank.
         max_seconds: end, as if MAX_ITER were reached, once training took so long.
+        model: in place of the one that the config describes, whose folder cannot build it again.
 
     Returns:
         mIoU, mAcc, aAcc and per class IoU-<class> and Acc-<class> in percent on the first test set, those of
@@ -59,6 +62,6 @@ def run(
         if (metrics := folder.metrics()) is not None:
             logger.info(f"The run in '{folder.path}' is finished; nothing to do.")
             return metrics.flat()
-        trainer = build_trainer(cfg, resume, bar, extra_hooks, max_seconds)
+        trainer = build_trainer(cfg, resume, bar, extra_hooks, max_seconds, model)
         trainer.train()
         return finish_run(trainer, folder, method, config_file)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -189,6 +190,21 @@ class RunFolder:
             files[self.confusion_file] = json.dumps(counts)
         files[self.result_file] = json.dumps(result, indent=2)
         _write(files)
+
+
+def numbered_folder(path: str, resume: bool) -> str:
+    """The first of ``path``, ``path-2``, ``path-3``, ... without a run or, to go on, the last with one.
+
+    Args:
+        path: a folder; only what runs leave there is looked at.
+        resume: whether a run is to go on, or its weights are wanted.
+    """
+
+    def name(number: int) -> str:
+        return path if number == 1 else f"{path}-{number}"
+
+    free = next(n for n in itertools.count(1) if not RunFolder(name(n)).config_file.exists())
+    return name(max(1, free - 1) if resume else free)
 
 
 def _write(files: Mapping[Path, str]) -> None:

@@ -73,6 +73,7 @@ class Trainer(DefaultTrainer):
         bar: tqdm | None = None,
         extra_hooks: Sequence[HookBase] = (),
         max_seconds: float = math.inf,
+        model: nn.Module | None = None,
     ) -> None:
         """
         Args:
@@ -80,13 +81,14 @@ class Trainer(DefaultTrainer):
             bar: progress bar to move along.
             extra_hooks: called after evaluation and saving, on the first rank.
             max_seconds: end, as if SOLVER.MAX_ITER were reached, once training took so long.
+            model: in place of the one that the config describes.
 
         Raises:
             ValueError: two options contradict, or a batch cannot be split as SOLVER.ACCUMULATE asks.
         """
         super(DefaultTrainer, self).__init__()  # DefaultTrainer's own would build other parts than below
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
-        model = self.build_model(cfg)
+        model = self.build_model(cfg) if model is None else model
         if cfg.MODEL.SYNC_BN and comm.get_world_size() > 1 and cfg.MODEL.DEVICE != "cpu":
             share_batch_norm(model)
         if amp_dtype(cfg) is not None and cfg.MODEL.DEVICE == "cpu":
@@ -265,12 +267,13 @@ def build_trainer(
     bar: tqdm | None = None,
     extra_hooks: Sequence[HookBase] = (),
     max_seconds: float = math.inf,
+    model: nn.Module | None = None,
 ) -> Trainer:
     """The trainer of a run, at the iteration from which it trains; see :func:`fakd.engine.run`."""
     logger.info(f"Environment:\n{collect_env_info()}\nConfig:\n{cfg.dump()}", extra=FILE_ONLY)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    trainer = Trainer(cfg, bar, extra_hooks, max_seconds)
+    trainer = Trainer(cfg, bar, extra_hooks, max_seconds, model)
     trainer.resume_or_load(resume)
     if resume and trainer.start_iter == 0:
         logger.warning(
