@@ -1,12 +1,13 @@
 """Saving and loading of runs: atomic, tensors only, with a fallback for damaged files."""
 
+import contextlib
 import logging
 import os
 import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,12 @@ class Checkpointer(DetectionCheckpointer):
     Two kinds of file lie in a run's folder. ``model_<7 digits>.pth`` hold all of a run's state and are what
     a run resumes from. All others (``model_final``, ``model_best``) hold the model alone; detectron2 would
     take them for the last checkpoint and lose the optimizer's state on resume.
+
+    Attributes:
+        as_tested: a block in which the model has the weights that are tested and kept, if not its own.
     """
+
+    as_tested: Callable[[], contextlib.AbstractContextManager] = staticmethod(contextlib.nullcontext)
 
     def __init__(
         self,
@@ -71,8 +77,9 @@ class Checkpointer(DetectionCheckpointer):
                 old.unlink()
 
     def save_model(self, name: str, **kwargs: Any) -> None:
-        """Writes the model alone, with ``kwargs`` beside it, to ``<save_dir>/<name>.pth``."""
-        self._write(name, {"model": self.model.state_dict(), **kwargs})
+        """Writes the model alone, as it is tested, and ``kwargs`` beside it, to ``<save_dir>/<name>.pth``."""
+        with self.as_tested():
+            self._write(name, {"model": self.model.state_dict(), **kwargs})
 
     def run_files(self) -> list[Path]:
         """The files with all the state, newest first."""

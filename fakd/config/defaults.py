@@ -172,6 +172,9 @@ KEYS: dict[str, Key] = {
     "SOLVER.WEIGHT_DECAY": key(5e-4, "", least=0),
     "SOLVER.WEIGHT_DECAY_NORM": key(None, "of norms; None: as all else", kind=float, least=0, optional=True),
     "SOLVER.WEIGHT_DECAY_BIAS": key(None, "of biases; None: as all else", kind=float, least=0, optional=True),
+    "SOLVER.EMA_DECAY": key(
+        0.0, "of the moving average of the weights, which is tested and kept; 0: no average", least=0, below=1
+    ),
     "SOLVER.POLY_POWER": key(
         0.9, "the rate falls as (1 - progress)^power to MIN_LR; 0 takes LR_SCHEDULER_NAME instead", least=0
     ),

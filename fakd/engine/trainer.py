@@ -25,6 +25,7 @@ from fakd.modeling import Distiller
 from fakd.modeling.build import share_batch_norm
 from fakd.modeling.depthwise import keep_depthwise_in_float32
 
+from .averaging import AveragedWeights
 from .hooks import (
     BestCheckpointer,
     Budget,
@@ -143,12 +144,17 @@ class Trainer(DefaultTrainer):
             lambda: self.build_writers(bar is None), f"{cfg.OUTPUT_DIR}/metrics.json", _WRITE_PERIOD
         )
         save = SaveState(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, writers.write)
+        averages = []
+        if cfg.SOLVER.EMA_DECAY:
+            averages = [AveragedWeights(self.checkpointer.model, cfg.SOLVER.EMA_DECAY)]
+            self.checkpointer.as_tested = averages[0].in_place
         on_all = [
             StepSeed(cfg.SEED),
             hooks.IterationTimer(),
             self.clock,
             self.budget,
             hooks.LRScheduler(),
+            *averages,
             EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
             self.memory,
         ]
@@ -175,7 +181,8 @@ class Trainer(DefaultTrainer):
             DatasetEvaluators([counter, PredictionImages(name), *self._prediction_writers(self.cfg, name)])
             for name, counter in counters.items()
         ]
-        results = self._last_eval_results = self.test(self.cfg, self.model, evaluators)
+        with self.checkpointer.as_tested():
+            results = self._last_eval_results = self.test(self.cfg, self.model, evaluators)
         self.last_metrics = Metrics.of_evaluators(self.cfg.DATASETS.TEST, results)
         self.last_confusion = {name: counter.confusion for name, counter in counters.items()}
         return results

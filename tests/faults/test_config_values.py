@@ -50,6 +50,7 @@ BAD = {
     "SOLVER.MOMENTUM": [-0.1, 1.0, math.nan],
     "SOLVER.WEIGHT_DECAY": [-1e-4, math.nan],
     "SOLVER.WEIGHT_DECAY_NORM": [-1e-4, "none"],
+    "SOLVER.EMA_DECAY": [-0.1, 1.0, math.nan],
     "SOLVER.POLY_POWER": [-0.9, math.nan],
     "SOLVER.MIN_LR": [-1e-4, math.nan],
     "SOLVER.MAX_ITER": [0, -1, 1.5, True],
