@@ -18,6 +18,7 @@ COMMANDS = {
     "eval": ("commands.train", "evaluate a network: train --eval-only"),
     "export": ("commands.export", "write a student as ONNX, TorchScript or torch.export"),
     "demo": ("commands.demo", "run a student on pictures, videos or a camera"),
+    "pseudo-label": ("commands.pseudo_label", "label pictures by a network where it is sure enough"),
     "compare": ("commands.analyze", "write a page on how finished runs differ"),
     "study": ("commands.study", "compare methods: a teacher, students by method and seed, a report"),
     "tune": ("commands.tune", "run a sweep of one file, with Ray or without"),

@@ -84,7 +84,7 @@ def check_dataset(
         raise ValueError(f"'{name}': {len(problems)} of {len(records)} images cannot be used:\n{shown}{hint}")
     pixels = sum(found, np.zeros(num_classes + 1, np.int64))
     if sheet is not None:
-        _draw_sheet(records, metadata, sheet, images)
+        draw_sheet(records, metadata, sheet, images)
     sizes = sorted((record["height"], record["width"]) for record in records)
     return DatasetReport(
         images=len(records),
@@ -135,7 +135,7 @@ def _suggest_map(found: list[np.ndarray | _Problem], num_classes: int, void: int
     return f"\nIf these are the classes in their order, put 'id_map: {{{id_map}}}' into the dataset's yaml."
 
 
-def _draw_sheet(records: list[dict], metadata: Metadata, path: str | Path, number: int) -> None:
+def draw_sheet(records: list[dict], metadata: Metadata, path: str | Path, number: int = SHOWN) -> None:
     """Images spread over the dataset, each above its label in the colours of the classes; void is black."""
     chosen = evenly_spaced(records, number)
     legend = [

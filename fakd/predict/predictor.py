@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from fakd.deploy.metadata import build_metadata
 from fakd.deploy.source import load_student, read_source
 from fakd.evaluation import TestTimeModel, as_tested
 
+Answer = TypeVar("Answer")
 Picture = str | Path | Image.Image | np.ndarray
 
 
@@ -100,8 +101,29 @@ class Predictor:
 
     def predict_batch(self, pictures: Sequence[Picture]) -> list[np.ndarray]:
         """The same for pictures of any sizes, in batches."""
+        return self._each(pictures, self._labels)
+
+    def predict_with_confidence(self, pictures: Sequence[Picture]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The class of every pixel and, (H, W) float32, the probability that the network gives it.
+
+        In windows it is that of the averaged scores, at several scales or mirrored the average.
+        """
+        return self._each(pictures, self._labels_and_confidence)
+
+    def _labels(self, scores: torch.Tensor) -> np.ndarray:
+        ids = scores.argmax(dim=0).cpu().numpy()
+        return ids.astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
+
+    def _labels_and_confidence(self, scores: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        views = self._network
+        averaged = isinstance(views, TestTimeModel) and (len(views.scales) > 1 or views.flip)
+        probabilities = scores if averaged else scores.float().softmax(0)
+        return self._labels(scores), probabilities.amax(0).cpu().numpy()
+
+    def _each(self, pictures: Sequence[Picture], answer: Callable[[torch.Tensor], Answer]) -> list[Answer]:
+        """What ``answer`` makes of the scores (K, H, W) of each picture."""
         inputs = [self._input(read_picture(picture)) for picture in pictures]
-        labels: list[np.ndarray] = [np.empty(0)] * len(inputs)
+        answers: dict[int, Answer] = {}
         # Only pictures of one size share a batch: padding would change what is near the border.
         by_size: dict[tuple[int, ...], list[int]] = {}
         for i, item in enumerate(inputs):
@@ -112,9 +134,8 @@ class Predictor:
                 with torch.inference_mode():
                     outputs = self._network([inputs[i] for i in batch])
                 for i, output in zip(batch, outputs, strict=True):
-                    ids = output["sem_seg"].argmax(dim=0).cpu().numpy()
-                    labels[i] = ids.astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
-        return labels
+                    answers[i] = answer(output["sem_seg"])
+        return [answers[i] for i in range(len(inputs))]
 
     def _input(self, image: np.ndarray) -> dict[str, Any]:
         """detectron2's input for an RGB image."""
