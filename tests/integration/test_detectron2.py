@@ -1,5 +1,11 @@
 """Our networks train under detectron2's own loops, which know nothing of us but the config keys."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -11,6 +17,7 @@ from detectron2.utils.events import EventStorage
 
 from fakd import add_fakd_config
 from fakd.data import build_train_loader
+from fakd.data.datasets.folders import datasets_root
 
 from .conftest import tiny_config
 
@@ -69,3 +76,25 @@ def test_the_keys_are_added_to_detectron2_s_own_config():
     cfg = get_cfg()
     add_fakd_config(cfg)
     assert "TEACHER" in cfg.KD and cfg.MODEL.RPN is not None
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "detectron2.md"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_trainers_of_the_page_run_outside_the_repository(tmp_path, number):
+    """In a process of their own, which starts as a reader's does."""
+    block = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[number]
+    options = '"SOLVER.IMS_PER_BATCH", 2, "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", 0'
+    assert '"SOLVER.MAX_ITER", 50]' in block
+    code = block.replace('"SOLVER.MAX_ITER", 50]', f'"SOLVER.MAX_ITER", 2, {options}]')
+    ending = "\nprint(trainer.iter, trainer._last_eval_results['sem_seg']['mIoU'])"
+    environment = {**os.environ, "DETECTRON2_DATASETS": os.path.abspath(datasets_root())}
+    done = subprocess.run(
+        [sys.executable, "-c", code + ending], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    steps, miou = done.stdout.split()[-2:]
+    assert steps == "2" and 0 <= float(miou) <= 100
+    assert ("reads its own data from image 0" in done.stdout) == (number == 0)
+    assert (tmp_path / "output" / ("mine", "plain")[number] / "model_final.pth").is_file()
