@@ -26,6 +26,7 @@ LEVELS = {
     "evaluation": 3,
     "modeling": 3,
     "validation": 3,
+    "view_cache": 3,
     "engine": 4,
     "sweep": 5,
     "report": 5,

@@ -21,6 +21,7 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..view_cache import ViewCache
 from .mapper import SemSegMapper
 from .selection import labelled_records, unlabelled_count, unlabelled_records
 
@@ -165,6 +166,42 @@ class PositionDataset(Dataset):
             return self.mapper(self.dataset[index])
 
 
+class ViewDataset(Dataset):
+    """Fixed views of the samples of ``dataset``: row r is view ``r % views`` of sample ``r // views``.
+
+    Args:
+        dataset: list-like of dataset dicts.
+        mapper: callable on a dataset dict.
+        views: of each sample.
+        seed: of the augmentations.
+    """
+
+    def __init__(self, dataset: Sequence[dict], mapper: Mapper, views: int, seed: int) -> None:
+        self.dataset, self.mapper, self.views, self.seed = dataset, mapper, views, seed
+
+    def __getitem__(self, row: int) -> dict:
+        index, view = divmod(row, self.views)
+        with _seeded(self.seed, index, view):
+            return {**self.mapper(self.dataset[index]), "view": row}
+
+
+class DrawnViews(Dataset):
+    """Shows one of the views of a sample, which depends on seed and position alone.
+
+    Args:
+        views: of all samples.
+        seed: of the choice.
+    """
+
+    def __init__(self, views: ViewDataset, seed: int) -> None:
+        self.views, self.seed = views, seed
+
+    def __getitem__(self, item: tuple[int, int]) -> dict:
+        position, index = item
+        view = int(_seed_words(self.seed, position)[0]) % self.views.views
+        return self.views[index * self.views.views + view]
+
+
 def leave_signals(worker: int = 0) -> None:
     """For a worker process: SIGTERM and Ctrl-C are the main process's, which still needs its batches.
 
@@ -196,7 +233,7 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | N
 
     Raises:
         ValueError: IMS_PER_BATCH is not divisible by the number of processes, a training set has no labels,
-            or there is no image of a kind that a batch is to hold.
+            there is no image of a kind that a batch is to hold, or KD.TEACHER.CACHE is of something else.
     """
     world_size = comm.get_world_size()
     batch_size, rest = divmod(cfg.SOLVER.IMS_PER_BATCH, world_size)
@@ -215,8 +252,14 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | N
     else:
         sampler = PositionSampler(len(records), seed, start_position)
     mapper = mapper or SemSegMapper(cfg, is_train=True)
+    shown = DatasetFromList([*records, *others], copy=False)
+    dataset: Dataset = PositionDataset(shown, mapper, seed)
+    if cfg.KD.TEACHER.CACHE:
+        cache = ViewCache(cfg.KD.TEACHER.CACHE)
+        cache.check(cfg, [*records, *others])
+        dataset = DrawnViews(ViewDataset(shown, mapper, cache.info.views, cache.info.seed), seed)
     return DataLoader(
-        PositionDataset(DatasetFromList([*records, *others], copy=False), mapper, seed),
+        dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -224,6 +267,35 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | N
         worker_init_fn=leave_signals,
         multiprocessing_context=_start_method(cfg.DATALOADER.NUM_WORKERS),
         generator=torch.Generator(),  # else each iter() would draw from the training's generator
+    )
+
+
+def training_records(cfg: CfgNode) -> list[dict]:
+    """The dataset dicts that are trained on, those with labels first."""
+    records = labelled_records(cfg)
+    return [*records, *unlabelled_records(cfg, records)]
+
+
+def build_view_loader(
+    cfg: CfgNode, records: Sequence[dict], views: int, seed: int, rows: Sequence[int]
+) -> DataLoader:
+    """Batches of fixed views, in the order of their rows.
+
+    Args:
+        cfg: reads SOLVER.IMS_PER_BATCH, DATALOADER.NUM_WORKERS and the mapper's keys.
+        records: from :func:`training_records`.
+        views, seed: see :class:`ViewDataset`.
+        rows: of the views to load.
+    """
+    return DataLoader(
+        ViewDataset(records, SemSegMapper(cfg, is_train=True), views, seed),
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        sampler=rows,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=trivial_batch_collator,
+        worker_init_fn=leave_signals,
+        multiprocessing_context=_start_method(cfg.DATALOADER.NUM_WORKERS),
+        generator=torch.Generator(),
     )
 
 

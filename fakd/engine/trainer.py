@@ -24,6 +24,7 @@ from fakd.evaluation import PredictionImages, PredictionWriter, SegEvaluator, as
 from fakd.modeling import Distiller
 from fakd.modeling.build import share_batch_norm
 from fakd.modeling.depthwise import keep_depthwise_in_float32
+from fakd.modeling.teacher import FrozenTeacher
 
 from .averaging import AveragedWeights
 from .hooks import (
@@ -288,7 +289,7 @@ def build_trainer(
         )
     model = unwrapped(trainer.model)
     if isinstance(model, Distiller):
-        if trainer.start_iter == 0:
+        if trainer.start_iter == 0 and isinstance(model.teacher, FrozenTeacher):
             check_teacher(model.teacher.network, cfg)
         quicken(model, cfg, resumed=trainer.start_iter > 0)
     return trainer

@@ -13,19 +13,13 @@ import argparse
 import inspect
 import os
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from ..registry import DISTILL_LOSS_REGISTRY, lookup
-from ..structures import LossInputs, SegOutput, SegSpec
+from ..structures import SegSpec
+from ._usage import IMAGES, SIDE, record
 from .base import DistillLoss, config_key
 
 PAGE = Path("docs", "losses.md")
@@ -33,7 +27,6 @@ WIDTH = 120  # of its lines
 STAGES = ("res2", "res3", "res4", "res5")
 STUDENT = SegSpec(19, 128, dict(zip(STAGES, (64, 128, 256, 512), strict=True)), has_aux=True)
 TEACHER = SegSpec(19, 512, dict(zip(STAGES, (256, 512, 1024, 2048), strict=True)), has_aux=True)
-IMAGES, SIDE = 2, 64
 SETTING = (
     f"{IMAGES} images of {STUDENT.num_classes} classes on a {SIDE} x {SIDE} grid, {STUDENT.feature_channels} "
     f"channels in the student and {TEACHER.feature_channels} in the teacher"
@@ -84,49 +77,10 @@ def markdown(losses: Iterable[type[DistillLoss]]) -> str:
     return "\n".join([HEAD, *map(loss_section, losses)])
 
 
-class _UsageRecorder(TorchDispatchMode):
-    """Records which of the named tensors, or views of them, an operation reads, and counts FLOP.
-
-    torch's FlopCounterMode fails on a loss that calls autograd itself.
-    """
-
-    def __init__(self, names: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self._names = {_storage(x): name for name, x in names.items()}
-        self.used: set[str] = set()
-        self.flop = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        tensors = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
-        self.used.update(self._names[_storage(x)] for x in tensors if _storage(x) in self._names)
-        result = func(*args, **(kwargs or {}))
-        if func.overloadpacket in flop_registry:
-            self.flop += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=result)
-        return result
-
-
-def _storage(x: Tensor) -> int:
-    return x.untyped_storage()._cdata
-
-
 def measure(loss_class: type[DistillLoss]) -> tuple[str, str]:
     """What a loss with default options uses of its inputs, and its cost, in words."""
-    student, teacher = _output(STUDENT), _output(TEACHER)
-    labels = torch.zeros(IMAGES, SIDE, SIDE, dtype=torch.int64, device="meta")
-    inputs = LossInputs(student, teacher.detach(), labels, labels > 0, 0.5)
-    named = {"the labels": labels, "the void mask": inputs.valid}
-    for who, output in (("student", student), ("teacher", teacher)):
-        for f in fields(output):
-            value = getattr(output, f.name)
-            if f.name == "stages":
-                named.update({f"the {who}'s {stage}": x for stage, x in value.items()})
-            else:
-                named[f"the {who}'s {f.name}"] = value
     loss = loss_class(loss_class.Config(), STUDENT, TEACHER).to("meta")
-    with _UsageRecorder(named) as recorder:
-        loss(inputs).backward()
+    recorder = record(loss, STUDENT, TEACHER)
     trained = sum(p.numel() for p in loss.parameters() if p.requires_grad)
     kept = [*loss.buffers(), *(p for p in loss.parameters() if not p.requires_grad)]
     state = sum(x.numel() * x.element_size() for x in kept)
@@ -134,18 +88,6 @@ def measure(loss_class: type[DistillLoss]) -> tuple[str, str]:
     cost += [f"{trained / 1e6:.3g} M trained weights"] if trained else []
     cost += [f"{state / 1e6:.3g} MB of state"] if state else []
     return _list(sorted(recorder.used)), _list(cost)
-
-
-def _output(spec: SegSpec) -> SegOutput:
-    """A network's output on the meta device."""
-
-    def draw(*shape: int) -> Tensor:
-        return torch.zeros(shape, device="meta", requires_grad=True)
-
-    k, a = spec.num_classes, spec.feature_channels
-    maps = {name: draw(IMAGES, c, SIDE, SIDE) for name, c in spec.stage_channels.items()}
-    grid = (IMAGES, k, SIDE, SIDE)
-    return SegOutput(draw(*grid), draw(IMAGES, a, SIDE, SIDE), draw(k, a), draw(k), draw(*grid), maps)
 
 
 def _list(words: list[str]) -> str:

@@ -19,7 +19,7 @@ def keep_depthwise_in_float32(network: nn.Module) -> int:
     """
     found = [m for m in network.modules() if isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels]
     for conv in found:
-        conv.__class__ = _in_float32(type(conv))
+        conv.__class__ = _in_float32(type(conv))  # type: ignore[arg-type]
     return len(found)
 
 

@@ -15,8 +15,10 @@ from ..functional.precision import autocast
 from ..functional.resize import resize_labels
 from ..losses import DistillLoss
 from ..structures import LossInputs, SegOutput
+from ..view_cache import ViewCache
 from .batch import stack_images, stack_labels, stack_unlabelled
 from .build import build_distill_losses, build_segmentor, build_teacher
+from .cached_teacher import CachedTeacher
 from .pseudo_labels import PseudoLabels
 from .segmentor import Segmentor
 from .teacher import FrozenTeacher
@@ -37,7 +39,7 @@ class Distiller(nn.Module):
 
     Args:
         student: the network that is trained.
-        teacher: the network to learn from; it is frozen.
+        teacher: the network to learn from, which is frozen, or what it has said already.
         losses: distillation losses by name.
         teacher_scale: factor of the size of the images that the teacher sees.
         pseudo_confidence: in images without labels, losses that read labels take the teacher's class where
@@ -48,7 +50,7 @@ class Distiller(nn.Module):
     """
 
     student: Segmentor
-    teacher: nn.Module  # a FrozenTeacher or a replacement of it
+    teacher: Any  # a FrozenTeacher, a CachedTeacher or a replacement of it
     losses: Any  # a ModuleDict of DistillLoss
 
     @configurable
@@ -56,7 +58,7 @@ class Distiller(nn.Module):
         self,
         *,
         student: Segmentor,
-        teacher: Segmentor,
+        teacher: Segmentor | CachedTeacher,
         losses: Mapping[str, DistillLoss],
         teacher_scale: float = 1.0,
         pseudo_confidence: float = 1.0,
@@ -69,7 +71,10 @@ class Distiller(nn.Module):
                 "set MODEL.SEM_SEG_HEAD.NUM_CLASSES alike in both configs (KD.TEACHER.CONFIG_FILE)."
             )
         self.student = student
-        self.teacher = FrozenTeacher(teacher, student.input_format, teacher_scale)
+        if isinstance(teacher, Segmentor):
+            self.teacher = FrozenTeacher(teacher, student.input_format, teacher_scale)
+        else:
+            self.teacher = teacher
         self.losses = nn.ModuleDict(losses)
         self.pseudo_labels = PseudoLabels(pseudo_confidence, student.ignore_value)
         self._progress = 0.0
@@ -78,11 +83,15 @@ class Distiller(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """The arguments, from the student's config; the teacher has its own in KD.TEACHER."""
         student = build_segmentor(cfg)
-        teacher = build_teacher(cfg)
+        cache = cfg.KD.TEACHER.CACHE
+        teacher = CachedTeacher(ViewCache(cache)) if cache else build_teacher(cfg)
+        losses = build_distill_losses(cfg, student.spec, teacher.spec)
+        if isinstance(teacher, CachedTeacher):
+            teacher.check(losses.values(), student.spec)
         return {
             "student": student,
             "teacher": teacher,
-            "losses": build_distill_losses(cfg, student.spec, teacher.spec),
+            "losses": losses,
             "teacher_scale": cfg.KD.TEACHER.SCALE,
             "pseudo_confidence": cfg.KD.PSEUDO_CONFIDENCE,
         }
