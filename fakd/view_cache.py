@@ -18,7 +18,7 @@ from .validation import parse, read_json
 
 # Keys that decide what a view shows.
 _VIEWED = ("INPUT", "MODEL.PIXEL_MEAN", "MODEL.SEM_SEG_HEAD.IGNORE_VALUE")
-REMEDY = "make the cache anew (tools/cache_teacher.py), or train without KD.TEACHER.CACHE"
+REMEDY = "make the cache anew (`fakd cache`), or train without KD.TEACHER.CACHE"
 
 
 class CacheInfo(BaseModel):
@@ -78,7 +78,7 @@ class ViewCache:
         if not file.is_file():
             raise FileNotFoundError(
                 f"KD.TEACHER.CACHE: there is no cache in '{self.folder}' (no cache.json). "
-                "tools/cache_teacher.py makes one."
+                "`fakd cache` makes one."
             )
         self.info = parse(CacheInfo, read_json(file), file)
         self._arrays: dict[str, np.ndarray] = {}
@@ -170,7 +170,7 @@ class ViewCache:
         if missing := len(self.missing()):
             raise ValueError(
                 f"KD.TEACHER.CACHE '{self.folder}' lacks {missing} of {self.info.images * self.info.views} "
-                "views: the same call of tools/cache_teacher.py goes on with it."
+                "views: the same call of `fakd cache` goes on with it."
             )
 
     def _array(self, name: str, mode: str = "r") -> np.ndarray:

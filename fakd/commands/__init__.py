@@ -16,6 +16,7 @@ from fakd.errors import call_tool
 COMMANDS = {
     "train": ("commands.train", "train a network, alone or with a teacher"),
     "eval": ("commands.train", "evaluate a network: train --eval-only"),
+    "cache": ("commands.cache", "write what a teacher says, so that training needs no teacher"),
     "export": ("commands.export", "write a student as ONNX, TorchScript or torch.export"),
     "demo": ("commands.demo", "run a student on pictures, videos or a camera"),
     "pseudo-label": ("commands.pseudo_label", "label pictures by a network where it is sure enough"),

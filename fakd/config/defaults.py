@@ -249,7 +249,7 @@ KEYS: dict[str, Key] = {
         1.0, "factor of the size of the images that the teacher sees; below 1 it costs less", above=0, most=2
     ),
     "KD.TEACHER.CACHE": key(
-        "", "folder of tools/cache_teacher.py: its views of the images are shown, and no teacher is built"
+        "", "folder of fakd cache: its views of the images are shown, and no teacher is built"
     ),
     "KD.TEACHER.CHECK_IMAGES": key(
         100, "the teacher is tried on so many before the first step; 0: not", least=0

@@ -46,9 +46,16 @@ def cache_teacher(cfg: CfgNode, folder: str, views: int, seed: int = 0, top: int
     cfg.defrost()
     cfg.OUTPUT_DIR, cfg.KD.TEACHER.CACHE = folder, ""
     check_config(cfg)
+    if cfg.KD.TEACHER.BACKBONE:
+        raise ValueError(
+            f"KD.TEACHER.BACKBONE {cfg.KD.TEACHER.BACKBONE} is a teacher without classes, with no logits to "
+            "cache: train without a cache."
+        )
+    if views < 1:
+        raise ValueError(f"--views is {views}, but must be at least 1.")
     model = Distiller(cfg)
     if not 0 <= top < model.student.spec.num_classes:
-        raise ValueError(f"{top} logits of a pixel are to be kept, but must be fewer than the classes.")
+        raise ValueError(f"--top is {top}, but must be fewer than the classes; 0 keeps all logits.")
     Path(folder).mkdir(parents=True, exist_ok=True)
     with exclusive_lock(folder, _PATIENCE):
         quicken(model, cfg, resumed=Path(folder, FILE).is_file())
