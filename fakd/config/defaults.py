@@ -45,6 +45,7 @@ KEYS: dict[str, Key] = {
     "OUTPUT_DIR": key(
         "./output", "folder of the run; default of a config file: output/<its name and recipe>"
     ),
+    "WRITERS": key((), "services that get a run's numbers too", choices=("wandb", "mlflow")),
     "CUDNN_BENCHMARK": key(False, "let cuDNN try its algorithms, which may differ between runs"),
     "PLUGINS": key(
         (), "modules, by name or path, imported first, so that a config can name what they register"

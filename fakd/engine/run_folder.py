@@ -28,6 +28,7 @@ _PATIENCE = 20.0
 _FREE = (
     "OUTPUT_DIR",
     "VIS_PERIOD",
+    "WRITERS",
     "VERSION",
     "CUDNN_BENCHMARK",
     "MODEL.DEVICE",

@@ -46,6 +46,7 @@ from .signals import signals_deferred
 from .step import StepTrainer, amp_dtype
 from .teacher_check import check_teacher
 from .teacher_form import quicken
+from .writers import build_writers
 
 logger = logging.getLogger(__name__)
 
@@ -243,14 +244,15 @@ class Trainer(DefaultTrainer):
             self.after_train()
 
     def build_writers(self, console: bool = True) -> list[EventWriter]:
-        """detectron2's; TensorBoard learns which steps a resume writes anew.
+        """detectron2's, and those of WRITERS; TensorBoard learns which steps a resume writes anew.
 
         Args:
             console: also write there, where no bar is shown.
         """
         printer, json_file, _ = default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
         tensorboard = TensorboardXWriter(self.cfg.OUTPUT_DIR, purge_step=self.start_iter)
-        return [*([printer] if console else []), json_file, tensorboard]
+        more = build_writers(self.cfg, self.start_iter)
+        return [*([printer] if console else []), json_file, tensorboard, *more]
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -1,0 +1,112 @@
+"""Services besides TensorBoard: every number once, under its iteration, in one record over a resume."""
+
+import json
+import struct
+import sys
+
+import pytest
+from detectron2.utils.events import EventStorage
+
+from fakd.config import load_config
+from fakd.engine.writers import ScalarWriter, build_writers
+
+
+class Kept(ScalarWriter):
+    def __init__(self, first_iter):
+        super().__init__(first_iter)
+        self.sent = []
+
+    def send(self, scalars, iteration):
+        self.sent.append((iteration, scalars))
+
+
+def test_every_number_is_sent_once_under_its_iteration():
+    writer = Kept(3)
+    with EventStorage(2) as storage:
+        storage.put_scalar("old", 1.0)
+        writer.write()
+        storage.step()
+        storage.put_scalar("loss", 2.0, smoothing_hint=False)
+        storage.step()
+        storage.put_scalar("lr", 0.5, smoothing_hint=False)
+        writer.write()
+        writer.write()
+    assert writer.sent == [(3, {"loss": 2.0}), (4, {"lr": 0.5})]
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_missing_package_is_named_with_the_remedy(monkeypatch, tmp_path, name):
+    monkeypatch.setitem(sys.modules, name, None)  # as Python says that a module is not there
+    with pytest.raises(ValueError, match=rf"fakd\[{name}\]"):
+        build_writers(config(tmp_path, name), 0)
+
+
+def config(folder, writer):
+    return load_config("", ["OUTPUT_DIR", str(folder), "WRITERS", writer, "SEED", "7"])
+
+
+def log(cfg, first, values):
+    """A process of a run, that logs a loss at each iteration."""
+    (writer,) = build_writers(cfg, first)
+    with EventStorage(first) as storage:
+        for value in values:
+            storage.put_scalar("total_loss", value, smoothing_hint=False)
+            writer.write()
+            storage.step()
+    writer.close()
+
+
+def leveldb_records(content):
+    """The records of a .wandb file: after 7 bytes, LevelDB's log format in blocks of 32 KiB."""
+    position, whole = 7, b""
+    while position + 7 <= len(content):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        length, kind = struct.unpack_from("<HB", content, position + 4)
+        whole += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield whole
+            whole = b""
+
+
+def test_wandb_offline(monkeypatch, tmp_path):
+    pytest.importorskip("wandb", reason="needs wandb: pip install 'fakd[wandb]'")
+    from wandb.proto import wandb_internal_pb2
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    cfg = config(tmp_path, "wandb")
+    log(cfg, 0, [3.0, 2.0])
+    log(cfg, 2, [1.0])
+    found, identities, seeds = [], set(), set()
+    for file in sorted(
+        tmp_path.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns
+    ):
+        for data in leveldb_records(file.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            if record.HasField("run"):
+                identities.add(record.run.run_id)
+                seeds |= {item.value_json for item in record.run.config.update if item.key == "SEED"}
+            if record.HasField("history"):
+                items = record.history.item
+                found.append({item.key or item.nested_key[0]: json.loads(item.value_json) for item in items})
+    assert [(line["_step"], line["total_loss"]) for line in found] == [(0, 3.0), (1, 2.0), (2, 1.0)]
+    assert len(identities) == 1 and seeds == {"7"}
+
+
+def test_mlflow_in_a_folder(monkeypatch, tmp_path):
+    mlflow = pytest.importorskip("mlflow", reason="needs mlflow: pip install 'fakd[mlflow]'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer versions ask for it
+    cfg = config(tmp_path / "run", "mlflow")
+    (tmp_path / "run").mkdir()
+    log(cfg, 0, [3.0, 2.0])
+    log(cfg, 2, [1.0])
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs(["0"])
+    assert run.data.params["SEED"] == "7" and run.info.status == "FINISHED"
+    history = client.get_metric_history(run.info.run_id, "total_loss")
+    assert sorted((entry.step, entry.value) for entry in history) == [(0, 3.0), (1, 2.0), (2, 1.0)]
