@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..functional.augmentation import logit_variance
 from ..functional.divergence import FORMS
 from ..schedules import SCHEDULES, ramp
 from ..statistics import ClassCovariance
@@ -79,6 +80,47 @@ class FeatureAugmentedLoss(DistillLoss):
         num_classes = inputs.student.logits.shape[1]
         labels = torch.where(inputs.valid, inputs.labels, num_classes).flatten(1)
         return labels, inputs.kept.flatten(1) if self.config.mask_ignored else None
+
+
+AUGMENT = "lambda of FAKD's offset, added to the student's logits first; 0 is none"
+
+
+class LogitAugmentation(nn.Module):
+    """FAKD's offset for losses that have no closed form of their own: logits z + tau v in place of z.
+
+    v = lambda(t) w_c' Sigma_y w_c / (2 tau^2) of the pixel's label y, as in the form ``shift`` of
+    :class:`FAKDPixel`; 0 without a label. lambda grows as a cosine, the classifier gets no gradient from v.
+
+    Args:
+        lambda_: at the end of the training.
+        student: the network whose logits they are.
+    """
+
+    def __init__(self, lambda_: float, student: SegSpec) -> None:
+        super().__init__()
+        self.schedule = ramp("cosine", lambda_)
+        self.statistics = ClassCovariance(student.num_classes, student.feature_channels)
+
+    def forward(self, inputs: LossInputs, tau: float) -> LossInputs:
+        """The inputs with the student's logits augmented; in training its statistics are updated first.
+
+        Args:
+            inputs: of the loss.
+            tau: the loss's temperature, by which it divides the logits.
+        """
+        if self.training:
+            self.statistics.update(inputs.student.feature, inputs.labels, inputs.valid)
+        variance = logit_variance(inputs.student.weight.detach(), self.statistics.covariance)  # (K, K)
+        strength = self.schedule(inputs.progress) / (2 * tau)
+        table = with_void_column(variance * strength)  # (K, K + 1)   tau v
+        label = torch.where(inputs.valid, inputs.labels, len(variance))
+        logits = inputs.student.logits + table[:, label].transpose(0, 1)  # (N, K, h, w)
+        return replace(inputs, student=replace(inputs.student, logits=logits))
+
+
+def build_augmentation(lambda_: float, student: SegSpec) -> LogitAugmentation | None:
+    """The augmentation, or None for lambda 0."""
+    return LogitAugmentation(lambda_, student) if lambda_ else None
 
 
 def with_void_column(table: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..functional.resize import aligned_logits
 from ..registry import DISTILL_LOSS_REGISTRY
-from ..structures import LossInputs
+from ..structures import LossInputs, SegSpec
+from ._fakd import AUGMENT, build_augmentation
 from .base import DistillLoss, option
 
 
@@ -33,8 +34,15 @@ class DIST(DistillLoss):
         beta: float = option(1.0, "factor of the term over the classes of a pixel", least=0)
         gamma: float = option(1.0, "factor of the term over the pixels of a class", least=0)
         mask_ignored: bool = option(True, "leave void pixels out")
+        augment: float = option(0.0, AUGMENT, least=0)
+
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
+        super().__init__(config, student, teacher)
+        self.augmentation = build_augmentation(config.augment, student)
 
     def forward(self, inputs: LossInputs) -> Tensor:
+        if self.augmentation is not None:
+            inputs = self.augmentation(inputs, self.config.tau)
         logits = aligned_logits(inputs.student.logits, inputs.teacher.logits)
         q, p = ((x / self.config.tau).softmax(1).transpose(0, 1).flatten(1) for x in logits)  # (K, N M)
         weight = q.new_ones(1, q.shape[1])

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..functional.divergence import MASKED, softmax_kl
 from ..registry import DISTILL_LOSS_REGISTRY
-from ..structures import LossInputs
+from ..structures import LossInputs, SegSpec
+from ._fakd import AUGMENT, build_augmentation
 from ._taps import STANDARDIZE, class_logits
 from .base import DistillLoss, option
 
@@ -33,8 +34,15 @@ class DKD(DistillLoss):
         alpha: float = option(1.0, "factor of the target-class term", least=0)
         beta: float = option(0.5, "factor of the non-target-class term", least=0)
         standardize: bool = option(False, STANDARDIZE)
+        augment: float = option(0.0, AUGMENT, least=0)
+
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
+        super().__init__(config, student, teacher)
+        self.augmentation = build_augmentation(config.augment, student)
 
     def forward(self, inputs: LossInputs) -> Tensor:
+        if self.augmentation is not None:
+            inputs = self.augmentation(inputs, self.config.tau)
         logits = class_logits(inputs, self.config.standardize)
         valid = inputs.valid.flatten(1)
         label = inputs.labels.flatten(1).where(valid, 0)[:, None]

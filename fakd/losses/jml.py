@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..functional.resize import aligned_logits
 from ..registry import DISTILL_LOSS_REGISTRY
-from ..structures import LossInputs
+from ..structures import LossInputs, SegSpec
+from ._fakd import AUGMENT, build_augmentation
 from .base import DistillLoss, option
 
 
@@ -42,8 +43,15 @@ class JML(DistillLoss):
         )
         smooth: float = option(1.0, "e, in pixels", above=0)
         classes: str = option("all", "classes of the mean", choices=("all", "present"))
+        augment: float = option(0.0, AUGMENT, least=0)
+
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
+        super().__init__(config, student, teacher)
+        self.augmentation = build_augmentation(config.augment, student)
 
     def forward(self, inputs: LossInputs) -> Tensor:
+        if self.augmentation is not None:
+            inputs = self.augmentation(inputs, self.config.tau)
         logits = aligned_logits(inputs.student.logits, inputs.teacher.logits)
         q, p = ((x / self.config.tau).softmax(1) for x in logits)  # (N, K, M)
         valid = inputs.valid.flatten(1)[:, None]  # (N, 1, M)

@@ -50,10 +50,17 @@ class MGD(DistillLoss):
         )
 
     def forward(self, inputs: LossInputs) -> Tensor:
+        return self.restore(inputs)[0]
+
+    def restore(self, inputs: LossInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The loss, what the generator makes of the masked feature, the teacher's, and the pixels that count.
+
+        The features are (N, A, h, w), the mask (N, 1, h, w) bool.
+        """
         feature = self.adapter(inputs.student.feature)
         target = resize_like(inputs.teacher.feature, feature)
         n, _, h, w = feature.shape
         kept = torch.rand(n, 1, h, w, device=feature.device) >= self.config.mask_ratio
         counted = inputs.kept[:, None] if self.config.mask_ignored else torch.ones_like(kept)
-        error = self.generator(feature * (kept & counted)) - target
-        return (error * counted).square().sum() / n
+        restored = self.generator(feature * (kept & counted))
+        return ((restored - target) * counted).square().sum() / n, restored, target, counted

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ..functional.divergence import pixel_kl
 from ..registry import DISTILL_LOSS_REGISTRY
-from ..structures import LossInputs
+from ..structures import LossInputs, SegSpec
+from ._fakd import AUGMENT, build_augmentation
 from ._taps import STANDARDIZE, class_logits
 from .base import DistillLoss, option
 
@@ -31,8 +32,15 @@ class PD(DistillLoss):
         tau: float = option(1.0, "temperature T", above=0)
         mask_ignored: bool = option(False, "leave void pixels out")
         standardize: bool = option(False, STANDARDIZE)
+        augment: float = option(0.0, AUGMENT, least=0)
+
+    def __init__(self, config: Config, student: SegSpec, teacher: SegSpec) -> None:
+        super().__init__(config, student, teacher)
+        self.augmentation = build_augmentation(config.augment, student)
 
     def forward(self, inputs: LossInputs) -> Tensor:
+        if self.augmentation is not None:
+            inputs = self.augmentation(inputs, self.config.tau)
         student, teacher = class_logits(inputs, self.config.standardize)
         valid = inputs.kept.flatten(1) if self.config.mask_ignored else None
         return pixel_kl(student, teacher, self.config.tau, valid)

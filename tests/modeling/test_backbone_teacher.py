@@ -16,6 +16,8 @@ from fakd.structures import LossInputs, SegSpec
 
 FEATURES = (
     ("AT", {}),
+    ("AfDCD", {}),
+    ("CanKD", {}),
     ("CIRKDBatch", {}),
     ("CWD", {"SOURCE": "feature"}),
     ("CIRKDMemory", {"PIXEL_QUEUE": 20, "REGION_QUEUE": 20}),

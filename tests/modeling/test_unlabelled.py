@@ -12,7 +12,7 @@ from fakd.functional.resize import resize_like
 from fakd.modeling import Distiller
 from fakd.structures import LossInputs
 
-LABEL_READERS = ("DKD", "FAKDChannel", "FAKDPixel", "IFVD", "JML")
+LABEL_READERS = ("BPKD", "DKD", "FAKDChannel", "FAKDPixel", "IFVD", "JML")
 BETWEEN_MAPS = (
     ("PD", {"MASK_IGNORED": True}),
     ("CWD", {"MASK_IGNORED": True}),
