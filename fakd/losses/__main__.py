@@ -41,8 +41,8 @@ M pixels of the grid the classifier runs on. Inputs and costs are those of the d
 The formulas and equation numbers of FAKD are those of the preprint (arXiv 2208.14143). It was published at
 WACV 2024, pages 584-594 (DOI 10.1109/WACV57701.2024.00065), with a rewritten abstract: "surrogate loss
 functions", "upper bound of the expected distillation loss over infinite augmented samples". The published
-text was not available here: its equation numbers, the constants of the offsets (2 tau in the preprint) and the
-weights may differ.
+text was not available here: its equation numbers, the constants of the offsets (2 tau in the preprint) and
+the weights may differ.
 
 Costs are for {SETTING}.
 FLOP count matrix products and convolutions, forward and backward, two per multiply-add; element-wise
