@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from detectron2.modeling import build_model
 from material import build_loss, draw_labels, loss_inputs, seg_output, seg_spec
 
@@ -125,3 +126,22 @@ def test_the_network_of_the_page_distils(tmp_path, monkeypatch):
     loss = build_loss("CWD", student.spec, seg_spec(num_classes=12, channels=16))
     loss(loss_inputs(output, teacher, labels)).backward()
     assert all(p.grad is not None for p in student.backbone.parameters())
+
+
+def test_a_section_of_the_site_opens_what_it_says():
+    """The theme opens a section by its first README."""
+
+    def opened(nav):
+        for entry in nav:
+            ((name, content),) = entry.items()
+            if isinstance(content, list):
+                pages = [page for child in content for page in child.values() if isinstance(page, str)]
+                yield from [(name, page) for page in pages if page.endswith("README.md")][:1]
+                yield from opened(content)
+
+    text = (ROOT / "mkdocs.yml").read_text()
+    assert dict(opened(yaml.safe_load(text)["nav"])) == {
+        "Results": "docs/results/README.md",
+        "Python": "docs/api/README.md",
+        "A method outside the library": "projects/ExampleMethod/README.md",
+    }
