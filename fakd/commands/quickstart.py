@@ -27,14 +27,15 @@ def main() -> int:
         "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config options for every run"
     )
     given = parser.parse_args()
+    typed = options_of(given.opts)
     # Shorter than the configs say, so that one can wait for it.
-    teacher = {"config": "configs/toyscenes/teacher.yaml", "opts": {"SOLVER.MAX_ITER": 900}}
-    student = {"student": "configs/toyscenes/student.yaml", "opts": {"SOLVER.MAX_ITER": 450}}
+    teacher = {"config": "configs/toyscenes/teacher.yaml", "opts": {"SOLVER.MAX_ITER": 900, **typed}}
+    student = {"student": "configs/toyscenes/student.yaml", "opts": {"SOLVER.MAX_ITER": 450, **typed}}
     spec = {
         "teacher": teacher,
         "pairs": {"": student},
         "methods": ["student", "cwd_mmseg", "fakd"],
-        "opts": options_of(given.opts),
+        "opts": typed,
     }
     code = run_locally(parse_spec(spec, "the command line"), given.output)
     if code in (0, 1):

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
 # What the copy has smaller, so that all ends in a minute.
 BUDGETS = {
-    "tools/quickstart.py": {
+    "fakd/commands/quickstart.py": {
         '"SOLVER.MAX_ITER": 900': '"SOLVER.MAX_ITER": 2',
         '"SOLVER.MAX_ITER": 450': '"SOLVER.MAX_ITER": 2',
     },
