@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+
+from fakd.engine.step_cost import allocations
 
 # What two float32 forms may differ by, and a float32 form from the formula in float64.
 MAX_ERROR = 1e-5
@@ -106,18 +107,6 @@ def milliseconds(step: Step, repeats: int = 1) -> float:
     for _ in range(repeats):
         step()
     return (time.process_time_ns() - start) / repeats / 1e6
-
-
-def allocations(step: Step) -> tuple[int, int]:
-    """Bytes alive at most during a step, above those before it, and those of its largest allocation."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        step()
-    alive = peak = largest = 0
-    for event in profiled.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            alive += event.nbytes()
-            peak, largest = max(peak, alive), max(largest, event.nbytes())
-    return peak, largest
 
 
 def forward_backward(loss: Loss, leaves: Sequence[Tensor]) -> Step:

@@ -39,7 +39,7 @@ class _Kept(BaseModel):
     form: list[str]
 
 
-def quicken(model: Distiller, cfg: CfgNode, resumed: bool) -> None:
+def quicken(model: Distiller, cfg: CfgNode, resumed: bool, keep: bool = True) -> None:
     """Gives a distiller's teacher the form that KD.TEACHER.FAST asks for; called by every rank.
 
     The choice depends on the device, the network and the first batch, never on a stopwatch: two runs of one
@@ -50,6 +50,7 @@ def quicken(model: Distiller, cfg: CfgNode, resumed: bool) -> None:
         model: as it was built.
         cfg: of the run.
         resumed: take the form that the run began with; one from before there were forms has none.
+        keep: write the form of a new run into its folder.
     """
     teacher = model.get_submodule("teacher")
     if not isinstance(teacher, FrozenTeacher):
@@ -63,7 +64,7 @@ def quicken(model: Distiller, cfg: CfgNode, resumed: bool) -> None:
     form = comm.all_gather(form)[0]  # each rank has seen its own part of the batch
     if form:
         teacher.take_form(form)
-    if comm.is_main_process() and not resumed:
+    if comm.is_main_process() and keep and not resumed:
         with atomic_write(kept, "w") as file:
             json.dump({"form": form}, file)
 
