@@ -135,3 +135,24 @@ def test_a_sweep_of_the_paper_builds(tmp_path, monkeypatch):
     monkeypatch.chdir(SWEEPS.parents[2])
     found = make_plan(read_spec(SWEEPS / "toyscenes_table5.yaml"), tmp_path)
     assert len(found.trials) == 30 and len(found.teachers) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "students", "teachers"),
+    [("camvid_label_share", 75, 5), ("camvid_label_share_full_teacher", 48, 1)],
+)
+def test_the_sweeps_of_few_labels_build(name, students, teachers, tmp_path, monkeypatch):
+    monkeypatch.chdir(SWEEPS.parents[2])
+    spec = read_spec(f"projects/FewLabels/sweeps/{name}.yaml")
+    spec.check_recipes()
+    found = make_plan(spec, tmp_path)
+    assert len(found.trials) == students and len(found.teachers) == teachers
+    for trial in found.trials:
+        cfg = trial.config()
+        alone = trial.method == "student"
+        assert cfg.DATASETS.LABEL_SHARE == int(trial.pair.removeprefix("share")) / 100
+        assert cfg.DATASETS.UNLABELLED == (() if alone else ("camvid_train",)) and alone != bool(
+            cfg.KD.LOSSES
+        )
+    shares = {trial.config().DATASETS.LABEL_SHARE for trial in found.teachers}
+    assert shares == ({1.0} if teachers == 1 else {0.05, 0.1, 0.25, 0.5, 1.0})
