@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor, nn
 
+from .formats import FORMATS, Run, format_of
 from .metadata import ExportMetadata, read_metadata
-
-Run = Callable[[Tensor], Tensor]  # from images (N, 3, H, W) to scores (N, K, H, W)
 
 
 class FixedSize(nn.Module):
@@ -81,79 +78,30 @@ class ExportedNetwork(nn.Module):
         return scores if asked == shown else sem_seg_postprocess(scores, shown, *asked)
 
 
-def open_session(model: str | bytes, device: str = "cpu", threads: int = 0) -> Any:
-    """An ``onnxruntime.InferenceSession``.
-
-    Args:
-        model: path, or the content of a file.
-        device: "cuda" uses onnxruntime's CUDA provider where it has one.
-        threads: at most; 0 leaves the choice to onnxruntime.
-
-    Raises:
-        ValueError: onnxruntime is not installed, or cannot open the model.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ValueError("onnxruntime is not installed: pip install 'fakd[export]'.") from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors come as exceptions
-    options.intra_op_num_threads = threads
-    wanted = ["CUDAExecutionProvider"] if device != "cpu" else []
-    providers = [p for p in wanted if p in onnxruntime.get_available_providers()] + ["CPUExecutionProvider"]
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=providers)
-    except Exception as error:  # onnxruntime's errors share no base but this
-        name = f"'{model}'" if isinstance(model, str) else "the exported graph"
-        raise ValueError(f"onnxruntime cannot open {name}: {error}") from error
-
-
-def session_run(session: Any) -> Run:
-    """What a session computes, on tensors."""
-
-    def run(image: Tensor) -> Tensor:
-        return torch.from_numpy(
-            session.run(None, {"image": np.ascontiguousarray(image.numpy(force=True))})[0]
-        )
-
-    return run
-
-
 def load_exported(path: str | Path, device: str = "cpu", allow_pickle: bool = False) -> ExportedNetwork:
     """The network in an exported file.
 
     Args:
-        path: ends in ``.onnx``, ``.ts`` (TorchScript) or ``.pt2`` (torch.export).
-        device: see :func:`open_session`; PyTorch's own formats run on the CPU.
-        allow_pickle: open ``.pt2`` too, whose reader in PyTorch runs whatever code the file holds.
+        path: its ending says which of :data:`fakd.deploy.formats.FORMATS` it is.
+        device: "cuda" for ONNX alone, where onnxruntime can.
+        allow_pickle: open files too that can run any code, as those of torch.export.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file cannot be opened, may not be, or is none of this project's.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"There is no exported network at '{path}'.")
-    if path.suffix == ".pt2" and not allow_pickle:
+    made = format_of(path)
+    if made is None:
+        endings = ", ".join(each.ending for each in FORMATS.values())
+        raise ValueError(f"'{path}' has the ending of no format that students are exported in: {endings}.")
+    if made.opening_runs_code and not allow_pickle:
         raise ValueError(
-            f"'{path}' is of torch.export, whose reader runs any code that such a file holds. If you trust "
-            "its author, give --allow-pickle; ONNX needs no trust."
+            f"'{path}' is of {made.runtime}, whose reader runs any code that such a file "
+            "holds. If you trust its author, give --allow-pickle; ONNX needs no trust."
         )
-    run: Run
-    if path.suffix == ".onnx":
-        session = open_session(str(path), device)
-        found, run = session.get_modelmeta().custom_metadata_map, session_run(session)
-    else:
-        found = dict.fromkeys(ExportMetadata.model_fields, "")
-        try:
-            if path.suffix == ".ts":
-                graph = torch.jit.load(path, "cpu", _extra_files=found)
-            else:
-                graph = torch.export.load(path, extra_files=found).module()
-        except Exception as error:  # a foreign file raises many kinds of errors
-            raise ValueError(f"PyTorch cannot open '{path}': {error}") from error
-
-        def run(image: Tensor) -> Tensor:  # no sub-module, for the graph refuses eval()
-            return graph(image)
-
+    made.require()
+    run, found = made.open(path, device)
     return ExportedNetwork(run, read_metadata(found, path))

@@ -15,6 +15,8 @@ from fakd.data.datasets.colours import colour_map, palette
 from fakd.modeling import Segmentor
 from fakd.validation import Strict, parse
 
+PRECISIONS = ("float32", "float16", "int8")
+
 _Byte = Annotated[int, Field(ge=0, le=255)]
 _Side = Annotated[int, Field(ge=0)]
 _Sides = Annotated[tuple[_Side, _Side], Field(strict=False)]

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from fakd.modeling import Segmentor
 
+# Sides at which a graph for any size is traced: such graphs fail at odd sides.
+_MADE_AT = (2, 137, 197)
+
 
 class DeployedNetwork(nn.Module):
     """From float32 images (N, 3, H, W) to float32 scores (N, K, H, W), what evaluation takes the arg-max of.
@@ -72,3 +75,33 @@ def exportable(network: nn.Module) -> nn.Module:
                 if child.output_size > 1:  # one cell is the mean of all
                     setattr(module, name, ProductPool(child.output_size))
     return network
+
+
+def program_of(
+    network: nn.Module, size: tuple[int, int] | None, batch: int = 1
+) -> torch.export.ExportedProgram:
+    """The network as PyTorch's own graph, for ``batch`` images of (H, W), or any number of any size.
+
+    Raises:
+        ValueError: PyTorch cannot follow the network, or not for any size.
+    """
+    shape, free = (batch, *(size or ())), None
+    if size is None:
+        shape = _MADE_AT
+        # Not named: a name requires a proof for every size, which the rounding at each stride prevents.
+        free = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
+    try:
+        example = torch.rand(shape[0], 3, *shape[1:])
+        program = torch.export.export(exportable(network), (example,), dynamic_shapes=free, strict=False)
+    except Exception as error:  # PyTorch raises many kinds of errors for what it cannot trace
+        first = str(error).strip().splitlines()[0]
+        if size is None:
+            raise ValueError(
+                f"This network cannot be exported for any size ({first}). Fix it with --size H W."
+            ) from error
+        raise ValueError(
+            f"torch.export cannot follow this network ({first}); --format torchscript does not need to."
+        ) from error
+    for node in program.graph.nodes:  # a file would tell the paths of this machine
+        node.meta.pop("stack_trace", None)
+    return program

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 from torch import Tensor
@@ -16,9 +17,8 @@ from tqdm import tqdm
 
 from fakd.data import SemSegMapper
 from fakd.data.records import evenly_spaced
-from fakd.files import atomic_write
 
-from .exported import load_exported
+from .exported import ExportedNetwork
 from .metadata import ExportMetadata
 
 # Nearly all of the work. What is between convolutions stays float: the sums of attention and of pooled maps
@@ -53,15 +53,17 @@ class CalibrationImages:
         return None if item is None else {"image": self._prepare(item).numpy()}
 
 
-def quantize(cfg: CfgNode, source: Path, target: str | Path, metadata: ExportMetadata, images: int) -> None:
-    """Writes the int8 form of an exported float32 network, in ONNX's QDQ form.
+def quantize(cfg: CfgNode, graph: Any, metadata: ExportMetadata, images: int) -> Any:
+    """The int8 form of an exported float32 network, in ONNX's QDQ form.
 
     Args:
         cfg: of the student, for its training images.
-        source: the float32 file.
-        target: the file to write.
-        metadata: of the int8 network.
+        graph: of float32, an ``onnx.ModelProto``.
+        metadata: of the network.
         images: how many training images the ranges of activations are taken from.
+
+    Returns:
+        An ``onnx.ModelProto``.
 
     Raises:
         ValueError: there are no training images.
@@ -71,6 +73,7 @@ def quantize(cfg: CfgNode, source: Path, target: str | Path, metadata: ExportMet
 
     if not cfg.DATASETS.TRAIN or images < 1:
         raise ValueError("int8 is calibrated on training images: DATASETS.TRAIN must name some.")
+    shown = ExportedNetwork(torch.zeros_like, metadata)  # for what it does with an image before the graph
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "int8.onnx")
         root = logging.getLogger()
@@ -78,9 +81,9 @@ def quantize(cfg: CfgNode, source: Path, target: str | Path, metadata: ExportMet
         root.setLevel(logging.ERROR)  # it advises a preparation that the exporter has done already
         try:
             quantize_static(
-                source,
+                graph,
                 written,
-                CalibrationImages(cfg, load_exported(source).prepare, images),
+                CalibrationImages(cfg, shown.prepare, images),
                 op_types_to_quantize=_QUANTIZED,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
@@ -88,8 +91,4 @@ def quantize(cfg: CfgNode, source: Path, target: str | Path, metadata: ExportMet
             )
         finally:
             root.setLevel(level)
-        model = onnx.load(written)
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, metadata.as_json())
-    with atomic_write(target) as file:
-        file.write(model.SerializeToString())
+        return onnx.load(written)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,14 @@ from torch import nn
 
 from fakd.engine.evaluate import measure
 
-from .export import OPSET, Comparison, compare, export, shapes
-from .exported import FixedSize, load_exported, open_session, session_run
-from .metadata import build_metadata
-from .network import DeployedNetwork
+from .export import Comparison, format_named, keep
+from .exported import FixedSize, load_exported
+from .formats import OPSET
+from .formats.onnx import OfGraph, onnx_graph
+from .metadata import PRECISIONS, build_metadata
+from .network import DeployedNetwork, program_of
 from .quantize import quantize
 from .source import load_student
-
-PRECISIONS = ("float32", "float16", "int8")
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,15 @@ class Export:
 
     Attributes:
         path: the file.
-        comparison: its scores beside PyTorch's in float32, on random images.
+        size: in bytes, with what lies beside it.
+        comparison: its scores beside PyTorch's in float32, on random images; None if this machine cannot
+            run the format.
         miou: per test set, mIoU in percent of PyTorch in float32 and of the file; empty if not measured.
     """
 
     path: Path
-    comparison: Comparison
+    size: int
+    comparison: Comparison | None
     miou: Mapping[str, tuple[float, float]]
 
 
@@ -56,10 +58,10 @@ def export_student(
         cfg: of the student, or of its distillation.
         weights: its checkpoint.
         path: the file to write.
-        file_format: see :data:`fakd.deploy.export.FORMATS`.
+        file_format: see :data:`fakd.deploy.formats.FORMATS`.
         size: (H, W) of the input, one image at a time; None leaves batch and size free.
         normalize: put the normalisation into the file, which then takes images of 0 to 255.
-        precision: of :data:`PRECISIONS`. All but float32 are measured on the test sets.
+        precision: of :data:`fakd.deploy.metadata.PRECISIONS`. All but float32 are measured on the test sets.
         opset: of ONNX.
         calibration: number of training images that int8 is calibrated on.
         evaluate: measure float32 on the test sets too.
@@ -70,8 +72,9 @@ def export_student(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"The precision '{precision}' is none of {', '.join(PRECISIONS)}.")
-    if precision == "int8" and file_format != "onnx":
-        raise ValueError("int8 is made for ONNX alone: --format onnx.")
+    made = format_named(file_format)
+    made.check(size, precision)
+    made.stem(path)  # an ending that does not fit is told before hours of work
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"  # a graph made on another device may ask for it
@@ -79,23 +82,20 @@ def export_student(
     network = load_student(cfg, weights)
     exact = DeployedNetwork(network, normalize)
     metadata = build_metadata(cfg, network, size, normalize, precision)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if precision == "int8":
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "float32.onnx")
-            export(exact, exact, metadata.model_copy(update={"precision": "float32"}), source, opset=opset)
-            quantize(cfg, source, path, metadata, calibration)
-        found = compare(exact, session_run(open_session(str(path))), shapes(metadata.size))
+        assert isinstance(made, OfGraph)  # check() lets no other through
+        graph = quantize(cfg, onnx_graph(program_of(exact, size), opset), metadata, calibration)
+        files = made.of_graph(graph, metadata)
     else:
         half = DeployedNetwork(network, normalize, half=True) if precision == "float16" else exact
-        found = export(half, exact, metadata, path, file_format, opset)
+        files = made.write(half, metadata, opset)
+    found = keep(made, files, exact, metadata, path)
     miou = {}
-    if evaluate or precision != "float32":
+    if made.runs_here and (evaluate or precision != "float32"):
         before = measure_miou(cfg, FixedSize(network, size) if size else network)
         after = measure_miou(cfg, load_exported(path, allow_pickle=True))  # just written here
         miou = {name: (before[name], after[name]) for name in before}
-    return Export(path, found, miou)
+    return Export(Path(path), sum(map(len, files.values())), found, miou)
 
 
 def measure_miou(cfg: CfgNode, network: nn.Module) -> dict[str, float]:

@@ -14,8 +14,8 @@ from torch import nn
 
 from fakd.data.augmentations import RandomScale, build_augmentations
 from fakd.data.images import as_array, decode, read_image
-from fakd.deploy.export import FORMATS
 from fakd.deploy.exported import load_exported
+from fakd.deploy.formats import format_of
 from fakd.deploy.metadata import build_metadata
 from fakd.deploy.source import load_student, read_source
 from fakd.evaluation import TestTimeModel, as_tested
@@ -63,7 +63,7 @@ class Predictor:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         source = Path(source)
         self._network: nn.Module
-        if source.suffix in FORMATS.values():
+        if format_of(source):
             network = load_exported(source, device, allow_pickle)
             metadata = network.metadata
             self._network = (

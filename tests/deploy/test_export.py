@@ -5,32 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from fakd.config import load_config
-from fakd.deploy.export import export, onnx_graph, program_of
+from fakd.deploy.export import export
 from fakd.deploy.exported import load_exported
-from fakd.deploy.metadata import build_metadata, read_metadata
-from fakd.deploy.network import DeployedNetwork
-from fakd.modeling import Segmentor
+from fakd.deploy.formats.onnx import onnx_graph
+from fakd.deploy.metadata import read_metadata
+from fakd.deploy.network import program_of
 
-SIZE = (40, 56)
-TINY = {
-    "MODEL.DEVICE": "cpu",
-    "MODEL.BACKBONE.TIMM_NAME": "test_resnet",  # of ten convolutions: an export costs by their number
-    "MODEL.BACKBONE.OUTPUT_STRIDE": "32",
-    "MODEL.BACKBONE.STEM": "7x7",
-    "MODEL.SEM_SEG_HEAD.CHANNELS": "8",
-    "MODEL.SEM_SEG_HEAD.ISA_CHANNELS": "8",
-}
-
-
-def network(model, size=SIZE, **options):
-    """The head of one of the published networks on a tiny backbone, and its metadata."""
-    words = [word for pair in {**TINY, **options}.items() for word in pair]
-    cfg = load_config(f"configs/_base_/models/{model}.yaml", words)
-    torch.manual_seed(0)
-    segmentor = Segmentor(cfg)
-    nn.init.normal_(segmentor.decode_head.conv_seg.weight)  # classes that differ by more than rounding
-    return DeployedNetwork(segmentor), build_metadata(cfg, segmentor, size, True, "float32")
+from .networks import SIZE, network
 
 
 @pytest.mark.parametrize("model", ["deeplabv3plus_mbv2", "isanet_r18", "cirkd_deeplabv3_r18"])

@@ -1,0 +1,29 @@
+"""Tiny networks with the heads of the published ones."""
+
+import torch
+from torch import nn
+
+from fakd.config import load_config
+from fakd.deploy.metadata import build_metadata
+from fakd.deploy.network import DeployedNetwork
+from fakd.modeling import Segmentor
+
+SIZE = (40, 56)
+TINY = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.BACKBONE.TIMM_NAME": "test_resnet",  # of ten convolutions: an export costs by their number
+    "MODEL.BACKBONE.OUTPUT_STRIDE": "32",
+    "MODEL.BACKBONE.STEM": "7x7",
+    "MODEL.SEM_SEG_HEAD.CHANNELS": "8",
+    "MODEL.SEM_SEG_HEAD.ISA_CHANNELS": "8",
+}
+
+
+def network(model, size=SIZE, **options):
+    """The head of one of the published networks on a tiny backbone, and its metadata."""
+    words = [word for pair in {**TINY, **options}.items() for word in pair]
+    cfg = load_config(f"configs/_base_/models/{model}.yaml", words)
+    torch.manual_seed(0)
+    segmentor = Segmentor(cfg)
+    nn.init.normal_(segmentor.decode_head.conv_seg.weight)  # classes that differ by more than rounding
+    return DeployedNetwork(segmentor), build_metadata(cfg, segmentor, size, True, "float32")

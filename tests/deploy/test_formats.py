@@ -1,0 +1,132 @@
+"""Every format: the same classes as PyTorch's, metadata inside or beside, and errors before any work."""
+
+import pytest
+import torch
+
+from fakd.deploy.export import export
+from fakd.deploy.exported import load_exported
+from fakd.deploy.formats import FORMATS, format_of
+from fakd.deploy.formats.base import Format
+from fakd.deploy.metadata import read_metadata
+
+from .networks import SIZE, network
+
+
+def skip_without(name):
+    """Skips where the format's packages are not installed, as in an environment of few extras."""
+    try:
+        FORMATS[name].require()
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(("name", "model"), [("openvino", "isanet_r18"), ("openvino", "deeplabv3plus_mbv2")])
+def test_a_runtime_computes_what_pytorch_does(name, model, tmp_path):
+    skip_without(name)
+    made = FORMATS[name]
+    size = None if made.any_size else SIZE
+    deployed, metadata = network(model, size=size)
+    path = tmp_path / f"x{made.ending}"
+    found = export(deployed, deployed, metadata, path, name)
+    assert found.agreement >= 0.999 and found.difference < 1e-3 * found.scores
+    loaded = load_exported(path)
+    assert loaded.metadata == metadata and format_of(path) is made
+    for height, width in ((33, 71), SIZE):
+        image = torch.randint(256, (3, height, width)).float()
+        scores = loaded([{"image": image}])[0]["sem_seg"]
+        assert scores.shape == (12, height, width)
+        if size in (None, (height, width)):
+            with torch.no_grad():
+                torch.testing.assert_close(scores, deployed(image[None])[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_says_all_that_a_user_has_to_know(name):
+    made = FORMATS[name]
+    assert made.name == name and made.ending.startswith(".") and made.runtime
+    assert bool(made.extra) == bool(made.modules)
+    assert format_of(f"folder/a.b{made.ending}") is made
+    assert made.stem(f"folder/a.b{made.ending}") == "folder/a.b"
+    for name_of in ("ending", "runtime"):
+        assert len({getattr(each, name_of) for each in FORMATS.values()}) == len(FORMATS)
+
+
+class Nowhere(Format):
+    name, ending, runtime, extra, any_size = "nowhere", ".nw", "nowhere", "nw", False
+    modules = ("json", "no_such_package")
+
+    def write(self, network, metadata, opset=18, batch=1):
+        raise AssertionError("it must be refused before")
+
+    open = write
+
+
+@pytest.mark.parametrize(
+    ("size", "precision", "error"),
+    [
+        (SIZE, "float32", r"no_such_package is not installed: pip install 'fakd\[nw\]'"),
+        (None, "float32", "nowhere takes images of one size: give --size H W"),
+        (SIZE, "int8", "nowhere is written in float32, not in int8"),
+    ],
+)
+def test_what_a_format_cannot_do_is_said_before_any_work(monkeypatch, tmp_path, size, precision, error):
+    monkeypatch.setitem(FORMATS, "nowhere", Nowhere())
+    deployed, metadata = network("pspnet_r18", size=size)
+    with pytest.raises(ValueError, match=error):
+        export(
+            deployed,
+            deployed,
+            metadata.model_copy(update={"precision": precision}),
+            tmp_path / "x.nw",
+            "nowhere",
+        )
+    (tmp_path / "x.nw").touch()
+    with pytest.raises(ValueError, match="no_such_package is not installed"):
+        load_exported(tmp_path / "x.nw")
+
+
+def test_a_name_with_another_ending_is_refused(tmp_path):
+    deployed, metadata = network("pspnet_r18")
+    with pytest.raises(ValueError, match=r"format torchscript must end in \.ts, unlike '.*x\.onnx'"):
+        export(deployed, deployed, metadata, tmp_path / "x.onnx", "torchscript")
+    (tmp_path / "x.bin").touch()
+    with pytest.raises(ValueError, match=r"x\.bin' has the ending of no format .*\.onnx, \.xml"):
+        load_exported(tmp_path / "x.bin")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.bin"]
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].runs_here])
+def test_a_damaged_file_is_named(name, tmp_path):
+    skip_without(name)
+    path = tmp_path / f"x{FORMATS[name].ending}"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=rf"cannot open '.*x\{FORMATS[name].ending}"):
+        load_exported(path, allow_pickle=True)
+
+
+def test_an_operator_that_ncnn_lacks_is_named(tmp_path):
+    skip_without("ncnn")
+    deployed, metadata = network("isanet_r18")
+    with pytest.raises(ValueError, match=r"ncnn lacks, in the form needed here, Tensor\.reshape"):
+        export(deployed, deployed, metadata, tmp_path / "x.ncnn.param", "ncnn")
+    assert not list(tmp_path.iterdir())
+
+
+def test_coreml_is_written_with_the_sides_and_the_metadata(tmp_path):
+    """And no more: it runs on macOS alone."""
+    skip_without("coreml")
+    import coremltools
+
+    deployed, metadata = network("pspnet_r18")
+    found = export(deployed, deployed, metadata, tmp_path / "x.mlpackage", "coreml")
+    model = coremltools.models.MLModel(str(tmp_path / "x.mlpackage"), skip_model_load=True)
+    spec = model.get_spec().description
+    assert [(each.name, list(each.type.multiArrayType.shape)) for each in spec.input] == [
+        ("image", [1, 3, *SIZE])
+    ]
+    assert [each.name for each in spec.output] == ["scores"]
+    assert read_metadata(model.user_defined_metadata, "x") == metadata
+    if not FORMATS["coreml"].runs_here:
+        assert found is None
+        with pytest.raises(ValueError, match="CoreML, which runs on macOS alone"):
+            load_exported(tmp_path / "x.mlpackage")
