@@ -3,6 +3,7 @@
 import argparse
 import io
 import sys
+from functools import partial
 from pathlib import Path
 
 from tabulate import tabulate
@@ -20,9 +21,8 @@ Every measurement has a process of its own and three calls to warm up. Latency i
 images of 0 to 255 to scores at their size, so let nothing else run meanwhile. Peak memory is on a GPU what
 PyTorch allocated, on a CPU what the process held beyond what it held before the network was built. A training
 step is forward, backward and the optimizer on SOLVER.IMS_PER_BATCH crops, in float32, without distillation or
-reading of data. A cell without a number says why.
-
-`%(prog)s step --help`: the cost of every part of a step, distillation and reading of data included.
+reading of data. A cell without a number says why. Each measurement is printed as it is made; Ctrl-C ends them
+and keeps what there is. Exit codes: 0 all measured, 1 an error, 130 ended by Ctrl-C.
 """
 
 
@@ -38,9 +38,8 @@ def _parse() -> argparse.Namespace:
         "--runtimes",
         nargs="+",
         choices=RUNTIMES,
-        default=RUNTIMES,
         metavar="NAME",
-        help=f"runtimes to measure, from {', '.join(RUNTIMES)}",
+        help=f"of {', '.join(RUNTIMES)} (default: eager, onnxruntime, training; on a GPU compiled too)",
     )
     add(
         "--repeats",
@@ -55,14 +54,18 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     """Runs the command line; ``step`` as its first word is a command of its own."""
     if sys.argv[1:2] == ["step"]:
         sys.argv[:2] = [f"{sys.argv[0]} step"]
         step.main()
-        return
+        return 0
     args = _parse()
-    table = benchmark(
+    device = dict(zip(args.opts[::2], args.opts[1::2], strict=True)).get("MODEL.DEVICE", "cuda")
+    threads = f"{args.threads} threads" if args.threads else "all cores"
+    machine = f"{provenance.machine(device)}, {threads}; PyTorch {provenance.versions()['torch']}"
+    print(f"On {machine}.", flush=True)
+    table, whole = benchmark(
         args.config_file,
         opts=args.opts,
         runtimes=args.runtimes,
@@ -70,13 +73,13 @@ def main() -> None:
         size=tuple(args.size) if args.size else None,
         repeats=args.repeats,
         threads=args.threads,
+        tell=partial(print, flush=True),
     )
     print(tabulate(table, headers="keys", tablefmt="github", disable_numparse=True))
-    device = dict(zip(args.opts[::2], args.opts[1::2], strict=True)).get("MODEL.DEVICE", "cuda")
-    print(f"\nOn {provenance.machine(device)}; PyTorch {provenance.versions()['torch']}.")
     if args.output:
         text = io.StringIO()
         table.to_csv(text, index_label="quantity")
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(args.output, "w") as file:
             file.write(text.getvalue())
+    return 0 if whole else 130

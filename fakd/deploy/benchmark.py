@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor
-from tqdm import tqdm
 
 from fakd.config import NO_RECIPE, load_config
 from fakd.engine import provenance
@@ -26,11 +25,13 @@ from fakd.engine.trainer import Trainer
 from fakd.errors import message_of
 from fakd.modeling.build import build_segmentor
 
-from .export import OPSET, onnx_graph, program_of
-from .exported import open_session, session_run
+from .export import write
+from .formats import FORMATS, Format
+from .metadata import build_metadata
 from .network import DeployedNetwork
 
-RUNTIMES = ("eager", "compiled", "onnxruntime", "training")
+_BY_RUNTIME = {made.runtime: made for made in FORMATS.values() if made.runs_here}
+RUNTIMES = ("eager", "compiled", *_BY_RUNTIME, "training")
 _WARM = 3  # calls before the clock starts: memory is allocated, kernels are chosen
 
 
@@ -46,7 +47,7 @@ class Job:
         size: (H, W) of the images.
         repeats: timed calls.
         threads: of the CPU, 0 for the default.
-        graph: of "onnxruntime", the file of :func:`write_graph`.
+        graph: of an exported format, the file of :func:`write_graph`.
     """
 
     config_file: str
@@ -57,6 +58,16 @@ class Job:
     repeats: int
     threads: int = 0
     graph: str = ""
+
+    @property
+    def format(self) -> Format | None:
+        """The exported format that the runtime opens, if it does."""
+        return _BY_RUNTIME.get(self.runtime)
+
+    @property
+    def what(self) -> str:
+        """What is measured, as a table calls it."""
+        return "training step" if self.runtime == "training" else f"{self.runtime}, batch {self.batch}"
 
     def read_config(self) -> CfgNode:
         """The network's config; no weights are fetched for it."""
@@ -92,7 +103,7 @@ def measure(job: Job) -> Cost:
     device = cfg.MODEL.DEVICE
     provenance.reset_peak_memory(device)
     before = provenance.peak_memory_mb(device)
-    step = _STEPS[job.runtime](cfg, job)
+    step = _STEPS.get(job.runtime, _exported)(cfg, job)
     for _ in range(_WARM):
         step()
     times = []
@@ -107,7 +118,7 @@ def measure(job: Job) -> Cost:
     reason = "" if memory is not None else "not told by this system"
     if job.runtime == "compiled" and device == "cpu":
         memory, reason = None, "not told apart from the compiler's"
-    if job.runtime == "onnxruntime" and device != "cpu":
+    if job.format and device != "cpu":
         memory, reason = None, "not PyTorch's to tell"
     times.sort()
     return Cost(statistics.median(times), times[math.ceil(0.95 * len(times)) - 1], memory, reason)
@@ -129,8 +140,9 @@ def _compiled(cfg: CfgNode, job: Job) -> Callable[[], object]:
     return torch.no_grad()(lambda: compiled(images))
 
 
-def _onnxruntime(cfg: CfgNode, job: Job) -> Callable[[], object]:
-    run = session_run(open_session(job.graph, cfg.MODEL.DEVICE, job.threads))
+def _exported(cfg: CfgNode, job: Job) -> Callable[[], object]:
+    assert job.format
+    run, _ = job.format.open(Path(job.graph), cfg.MODEL.DEVICE, job.threads)
     images = 255 * torch.rand(job.batch, 3, *job.size)
     return lambda: run(images)
 
@@ -156,7 +168,7 @@ def _training(cfg: CfgNode, job: Job) -> Callable[[], object]:
     return step
 
 
-_STEPS = {"eager": _eager, "compiled": _compiled, "onnxruntime": _onnxruntime, "training": _training}
+_STEPS = {"eager": _eager, "compiled": _compiled, "training": _training}
 
 
 def _synchronize(device: str) -> None:
@@ -165,17 +177,22 @@ def _synchronize(device: str) -> None:
 
 
 def write_graph(job: Job) -> None:
-    """Writes the job's network as ONNX, whose making must not count as the memory of running it."""
+    """Writes the job's network in its format, whose making must not count as the memory of running it."""
+    made = job.format
+    assert made
+    made.require()
     cfg = job.read_config()
     cfg.MODEL.DEVICE = "cpu"
+    network = build_segmentor(cfg)
+    metadata = build_metadata(cfg, network, job.size, True, "float32")
     with torch.no_grad():
-        graph = onnx_graph(program_of(DeployedNetwork(build_segmentor(cfg)), job.size, job.batch), OPSET)
-    Path(job.graph).write_bytes(graph.SerializeToString())
+        files = made.write(DeployedNetwork(network), metadata, batch=job.batch)
+    write(files, made.stem(job.graph))
 
 
 def measure_apart(job: Job) -> Cost:
     """Runs a job in a process of its own; what goes wrong there is the reason of an empty cost."""
-    steps = [write_graph, measure] if job.runtime == "onnxruntime" else [measure]
+    steps = [write_graph, measure] if job.format else [measure]
     context = multiprocessing.get_context("spawn")
     try:
         for step in steps:
@@ -190,26 +207,36 @@ def measure_apart(job: Job) -> Cost:
     return cost
 
 
+def default_runtimes(device: str) -> tuple[str, ...]:
+    """Those that need no further package; compiling for a CPU takes minutes and has to be asked for."""
+    return ("eager", *(["compiled"] if device != "cpu" else []), "onnxruntime", "training")
+
+
 def benchmark(
     config_files: Sequence[str],
     *,
     opts: Sequence[str] = (),
-    runtimes: Sequence[str] = RUNTIMES,
+    runtimes: Sequence[str] | None = None,
     batches: Sequence[int] = (1, 8),
     size: tuple[int, int] | None = None,
     repeats: int = 30,
     threads: int = 0,
-) -> pd.DataFrame:
+    tell: Callable[[str], None] = print,
+) -> tuple[pd.DataFrame, bool]:
     """A column per network, a row per quantity; a cell without a number says why.
 
     Args:
         config_files: of the networks.
         opts: config keys for all of them.
-        runtimes: of :data:`RUNTIMES`.
+        runtimes: of :data:`RUNTIMES`; default :func:`default_runtimes`.
         batches: numbers of images at once in inference; training takes SOLVER.IMS_PER_BATCH.
         size: (H, W) in inference; default INPUT.CROP.SIZE of the first config, which is training's of each.
         repeats: timed calls of inference; training makes a third.
         threads: of the CPU, 0 for the default.
+        tell: takes a line on each measurement as it is made.
+
+    Returns:
+        The table, and whether it is whole: Ctrl-C ends the measuring, and what was measured stays.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: a config cannot be read, or a number is not positive.
@@ -226,23 +253,40 @@ def benchmark(
             summary = summarize(cfg, name, size)
             cells[name]["parameters (M)"] = f"{summary.params / 1e6:.3f}"
             cells[name][f"GFLOPs at {size[0]}x{size[1]} (multiply-adds)"] = f"{summary.gmacs:.2f}"
-            for runtime in (r for r in RUNTIMES if r in runtimes):
+            for runtime in (r for r in RUNTIMES if r in (runtimes or default_runtimes(cfg.MODEL.DEVICE))):
+                given: tuple = (file, tuple(opts), runtime)
                 if runtime == "training":
-                    crop, batch = tuple(cfg.INPUT.CROP.SIZE), cfg.SOLVER.IMS_PER_BATCH
-                    jobs.append(
-                        (name, Job(file, tuple(opts), runtime, batch, crop, -(-repeats // 3), threads))
-                    )
+                    given += (cfg.SOLVER.IMS_PER_BATCH, tuple(cfg.INPUT.CROP.SIZE), -(-repeats // 3), threads)
+                    jobs.append((name, Job(*given)))
                     continue
+                made = _BY_RUNTIME.get(runtime)
                 for batch in batches:
-                    graph = str(Path(folder, f"{len(jobs)}.onnx"))
-                    jobs.append((name, Job(file, tuple(opts), runtime, batch, size, repeats, threads, graph)))
-        for name, job in tqdm(jobs, unit="measurement"):
-            cells[name] |= _cells(job, measure_apart(job))
+                    graph = f"{folder}/{len(jobs)}{made.ending}" if made else ""
+                    jobs.append((name, Job(*given, batch, size, repeats, threads, graph)))
+        whole = _measure_all(jobs, cells, tell)
     table = pd.DataFrame(cells).fillna("")
     if len(names) == 2:
         first, second = (pd.to_numeric(table[name], errors="coerce") for name in names)
         table["ratio"] = [f"{r:.2f}" if math.isfinite(r) else "" for r in second / first]
-    return table
+    return table, whole
+
+
+def _measure_all(
+    jobs: Sequence[tuple[str, Job]], cells: dict[str, dict[str, str]], tell: Callable[[str], None]
+) -> bool:
+    """Fills the cells of the networks, one line on each measurement; False if Ctrl-C ended it."""
+    start = time.monotonic()
+    for number, (name, job) in enumerate(jobs, 1):
+        try:
+            found = _cells(job, measure_apart(job))
+        except KeyboardInterrupt:
+            tell(f"Interrupted after {number - 1} of {len(jobs)} measurements, which are kept.")
+            return False
+        cells[name] |= found
+        left = (time.monotonic() - start) / number * (len(jobs) - number)
+        says = "; ".join(f"{key.removeprefix(f'{job.what}: ')} {value}" for key, value in found.items())
+        tell(f"{number} of {len(jobs)}, about {left:.0f} s left: {name}, {job.what}: {says}")
+    return True
 
 
 def _names(config_files: Sequence[str]) -> list[str]:
@@ -252,8 +296,7 @@ def _names(config_files: Sequence[str]) -> list[str]:
 
 def _cells(job: Job, cost: Cost) -> dict[str, str]:
     """The rows of one job, named alike for all networks."""
-    training = job.runtime == "training"
-    what = "training step" if training else f"{job.runtime}, batch {job.batch}"
+    training, what = job.runtime == "training", job.what
     unit, factor = ("s", 1) if training else ("ms", 1000)
     given = {f"{what}: images": f"{job.batch} of {'x'.join(map(str, job.size))}"} if training else {}
     if cost.median is None or cost.late is None:

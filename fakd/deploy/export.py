@@ -101,7 +101,7 @@ def keep(
     if made.runs_here:
         with tempfile.TemporaryDirectory() as folder:
             trial = str(Path(folder, "student"))
-            _write(files, trial)
+            write(files, trial)
             run, _ = made.open(Path(trial + made.ending))
             found = compare(reference, run, shapes(metadata.size))
         # In half precision two close scores may swap; the effect is measured on the test images.
@@ -111,11 +111,11 @@ def keep(
                 f"The exported file would compute something else: {found}; {100 * AGREEMENT:.1f} % must. "
                 f"Nothing was written.{'' if fixed else ' With a fixed --size it may be right.'}"
             )
-    _write(files, stem)
+    write(files, stem)
     return found
 
 
-def _write(files: Files, stem: str) -> None:
+def write(files: Files, stem: str) -> None:
     """Each file whole or not at all; that of the format's own ending is the last."""
     for ending, content in reversed(files.items()):
         target = Path(stem + ending)

@@ -62,8 +62,8 @@ class ProductPool(nn.Module):
         cell = torch.arange(self.size, device=x.device)[:, None]
         position = torch.arange(length, device=x.device)
         first, end = cell * length // self.size, ((cell + 1) * length + self.size - 1) // self.size
-        inside = (position >= first) & (position < end)
-        return inside.to(x.dtype) / (end - first).to(x.dtype)
+        inside = (position >= first).to(x.dtype) * (position < end).to(x.dtype)  # coremltools knows no "and"
+        return inside / (end - first).to(x.dtype)
 
 
 def exportable(network: nn.Module) -> nn.Module:

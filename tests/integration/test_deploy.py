@@ -10,7 +10,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from fakd.deploy.benchmark import Cost, Job, _cells, benchmark, measure
+from fakd.deploy.benchmark import Cost, Job, _cells, benchmark, default_runtimes, measure, write_graph
 from fakd.deploy.exported import load_exported
 from fakd.deploy.source import read_source
 from fakd.deploy.student import export_student
@@ -193,6 +193,37 @@ def test_a_table_of_costs_is_printed_and_written(tool, tmp_path):
     )
     assert float(rows["parameters (M)"]) > 0
     assert (tmp_path / "new" / "x.csv").read_text().startswith("quantity,tiny\nparameters (M),")
+    assert text.startswith("On ") and "1 threads; PyTorch" in text
+    assert "1 of 1, about 0 s left: tiny, eager, batch 1: median (ms) " in text
+
+
+def test_what_was_measured_before_ctrl_c_is_kept(monkeypatch):
+    made = []
+
+    def interrupted(job):
+        if made:
+            raise KeyboardInterrupt
+        made.append(job)
+        return Cost(0.5, 0.6, 7.0)
+
+    monkeypatch.setattr("fakd.deploy.benchmark.measure_apart", interrupted)
+    told = []
+    table, whole = benchmark([CONFIG], runtimes=["eager"], batches=[1, 2], size=(48, 64), tell=told.append)
+    assert not whole and table["tiny"]["eager, batch 1: median (ms)"] == "500"
+    assert "eager, batch 2: median (ms)" not in table.index
+    assert "Interrupted after 1 of 2" in told[-1]
+
+
+def test_a_cpu_is_not_made_to_compile_unasked():
+    assert default_runtimes("cpu") == ("eager", "onnxruntime", "training")
+    assert "compiled" in default_runtimes("cuda")
+
+
+def test_an_exported_file_is_measured_by_what_opens_it(tmp_path):
+    job = Job(CONFIG, (), "torchscript", 2, (48, 64), 3, 1, str(tmp_path / "x.ts"))
+    write_graph(job)
+    cost = measure(job)
+    assert 0 < cost.median <= cost.late and load_exported(tmp_path / "x.ts").metadata.size == (48, 64)
 
 
 def test_what_could_not_be_measured_says_why():
