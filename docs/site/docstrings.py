@@ -16,11 +16,14 @@ class Docstrings(Extension):
         if obj.docstring:
             obj.docstring.value = NAME.sub(r"`\1`", LINK.sub(r"[`\1`][]", obj.docstring.value))
 
-    def on_attribute_instance(self, *, node, attr: Attribute, **_) -> None:
-        call = getattr(node, "value", None)
+    def on_attribute(self, *, attr: Attribute, **_) -> None:
+        call = ast.parse(str(attr.value or None), mode="eval").body
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "option":
-            attr.value, text = ast.unparse(call.args[0]), ast.literal_eval(call.args[1])
-            attr.docstring = Docstring(text, parent=attr)
+            text = call.args[1]
+            # One that several losses share has a name, and may be imported.
+            told = str(attr.module[text.id].value) if isinstance(text, ast.Name) else text
+            attr.value = ast.unparse(call.args[0])
+            attr.docstring = Docstring(ast.literal_eval(told), parent=attr)
 
     def on_alias(self, *, alias: Alias, **_) -> None:
         # What a package takes from its modules is shown there, once.

@@ -23,7 +23,7 @@ class CWD(DistillLoss):
     ``feature_factor`` between them. Where the widths of the features differ, a 1x1
     convolution projects the student's to the teacher's, and C counts its outputs. CIRKD divides by its inputs
     (``divide_by: student``). Void pixels are included unless ``mask_ignored``. ``standardize`` applies
-    to the logits only, see :class:`PD`.
+    to the logits only, see ``PD``.
     """
 
     paper = "Shu et al. 2021; FAKD Eq. 2"

@@ -22,7 +22,7 @@ class DKD(DistillLoss):
     over labelled pixels, with b = (p_y, 1 - p_y) for the softmax p over classes of the logits over T at
     the pixel's label y, and r the softmax over all classes but y. PD is the case alpha = 1 with 1 - p^t_y
     in place of beta. The paper is about image classification; here every pixel is treated as an image.
-    ``standardize``: see :class:`PD`.
+    ``standardize``: see ``PD``.
     """
 
     paper = "Zhao et al. 2022 (DKD)"

@@ -22,6 +22,8 @@ from .tables import are_packed, classes
 
 # Distinguishable for colour-blind readers; two greys are reserved for teacher and student.
 _COLOURS = [to_rgb(color_sequences["petroff10"][i]) for i in (0, 2, 1, 4, 9, 5, 7, 6)]
+# Beyond the eighth method they come again darker: bars have no other stroke that tells two methods apart.
+_SHADES = (1.0, 0.65, 0.4, 0.2)
 _STROKES = [("-", "o"), ("--", "s"), (":", "D"), ("-.", "^")]
 # A method's place gives its colour in every report; those most often shown together come first.
 _METHODS = (
@@ -42,7 +44,9 @@ def styles(table: RunTable) -> dict[str, dict[str, Any]]:
     for method, names in variants.items():
         place = _METHODS.index(method) if method in _METHODS else zlib.crc32(method.encode()) % 32
         place = 0 if method in greys else place
-        colour = greys.get(method, _COLOURS[place % len(_COLOURS)])
+        shade = _SHADES[place // len(_COLOURS) % len(_SHADES)]
+        shaded = tuple(shade * part for part in _COLOURS[place % len(_COLOURS)])
+        colour = greys.get(method, shaded)
         for i, name in enumerate(names):
             line, marker = _STROKES[(place // len(_COLOURS) + i) % len(_STROKES)]
             pale = 0.65 * i / len(names)
@@ -207,7 +211,9 @@ def _wide(table: RunTable, xlabel: str) -> tuple[Figure, Axes]:
 
 
 def label_points(axes: Axes, points: Mapping[str, tuple[float, float]], limit: int) -> None:
-    """Writes names beside their points, no two over each other: each at the nearest place that is free.
+    """Writes names near their points, no two over each other: each at the nearest place that is free.
+
+    A name that found none beside its point is tied to it by a line.
 
     Args:
         axes: whose scales and layout are final.
@@ -220,13 +226,28 @@ def label_points(axes: Axes, points: Mapping[str, tuple[float, float]], limit: i
     taken = [(x - 3 * point, y - 3 * point, x + 3 * point, y + 3 * point) for x, y in places.values()]
     for name, (x, y) in list(places.items())[:limit]:
         width, height = 0.56 * size * len(short(name)) * point, 1.1 * size * point
-        for up, left in itertools.product((0, 1, -1, 2, -2), (x + 5 * point, x - 5 * point - width)):
-            box = (left, y + (up - 0.5) * height, left + width, y + (up + 0.5) * height)
-            inside = box[0] >= x0 and box[1] >= y0 and box[2] <= x1 and box[3] <= y1
-            if inside and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                place = tuple(axes.transData.inverted().transform((left, y + up * height)))
-                text = axes.annotate(short(name), place, va="center", fontsize=size)
+        for away, up in sorted(itertools.product(range(6), range(-8, 9)), key=lambda at: at[0] + abs(at[1])):
+            gap = (5 + 12 * away) * point
+            lefts = (x + gap, x - gap - width)
+            boxes = [(a, y + (up - 0.5) * height, a + width, y + (up + 0.5) * height) for a in lefts]
+            free = [
+                box
+                for box in boxes
+                if box[0] >= x0 and box[1] >= y0 and box[2] <= x1 and box[3] <= y1
+                if not any(_overlap(box, other) for other in taken)
+            ]
+            if free:
+                taken.append(free[0])
+                place = axes.transData.inverted().transform((free[0][0], y + up * height))
+                line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+                text = axes.annotate(
+                    short(name),
+                    points[name],
+                    tuple(place),
+                    va="center",
+                    fontsize=size,
+                    arrowprops=line if away or abs(up) > 1 else None,
+                )
                 text.set_in_layout(False)  # a long name may not squeeze the axes
                 break
 

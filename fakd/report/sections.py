@@ -218,6 +218,16 @@ def _pairs(context: Context) -> Iterator[Block]:
         yield Text("mIoU of the first minus that of the second at the same seed; ▲ and ▼ as above.", "note")
 
 
+def _protocol(context: Context) -> Iterator[Block]:
+    """A column that says the same in every row is told once."""
+    protocol = tables.protocol(context.table)
+    same = [c for c in protocol if c not in ("run", "seed") and protocol[c].nunique() == 1]
+    if len(protocol) > 1 and same:
+        yield Text("The same in every run: " + "; ".join(f"{c} {protocol[c].iloc[0]}" for c in same) + ".")
+        protocol = protocol.drop(columns=same)
+    yield Table(protocol)
+
+
 def _has_gains(context: Context) -> bool:
     return bool(context.table.methods) and context.table.baseline in context.iou
 
@@ -252,5 +262,5 @@ SECTIONS: dict[str, Callable[[Context], Iterable[Block]]] = {
     "What it costs": _cost,
     "Method against method": _pairs,
     "Every run": lambda context: [Table(tables.every_run(context.table))],
-    "Protocol of every run": lambda context: [Table(tables.protocol(context.table))],
+    "Protocol of every run": _protocol,
 }

@@ -19,6 +19,7 @@ from .records import read_runs
 from .statistics import Difference, paired_difference
 
 TEACHER, STUDENT = "teacher", "student"
+_TOLD = 10  # problems, where there is no report to list all
 _MAX_KEYS = 2  # values in a name; runs that differ in more are called by their folders
 
 
@@ -123,7 +124,8 @@ def read_tables(
     given = [baseline] if baseline and any(Path(baseline).rglob("config.yaml")) else []
     runs, problems = read_runs([*given, *paths])
     if not runs:
-        raise FileNotFoundError("No finished run among them. " + " ".join(problems))
+        more = f" ... and {len(problems) - _TOLD} more" if len(problems) > _TOLD else ""
+        raise FileNotFoundError("No finished run among them. " + " ".join(problems[:_TOLD]) + more)
     parts = {label: _name(members, problems) for label, members in _parts(runs).items()}
     baselines = {label: _baseline(named, baseline) for label, named in parts.items()}
     if not any(baselines.values()):

@@ -56,6 +56,11 @@ def test_a_click_on_a_heading_sorts_and_one_on_a_picture_enlarges_it(clicked):
     assert first_column(document) == ["at", "cwd", "pd", "fakd"]  # by number, what has none comes last
     assert '<th tabindex="0" aria-sort="descending">gain' in document
     shown = re.search(r'<dialog open="">\s*<img alt="[^"]*" src="([^"]+)"', document)
+    widths = "const [shown, , opened] = document.querySelectorAll('figure img, dialog img');"
+    document = clicked(
+        f"{widths} shown.style.width = '400px'; shown.click(); document.title = opened.clientWidth;"
+    )
+    assert "<title>600</title>" in document  # also where the page shows a picture larger than its file
     assert shown and shown[1] == re.findall(r'<figure><img[^>]* src="([^"]+)"', document)[1]
 
 
