@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 
+from fakd.commands.quickstart import machine_options
 from fakd.config import load_config
 from fakd.engine.optimizer import build_optimizer
 from fakd.functional.precision import autocast
@@ -71,7 +74,12 @@ def cached(teacher: FrozenTeacher, batch: list[dict[str, Any]], folder: Path) ->
 
 
 def training_step(
-    pair: Pair, form: tuple[str, ...], mixed: bool, batch: list[dict[str, Any]], cache: Path | None = None
+    pair: Pair,
+    form: tuple[str, ...],
+    mixed: bool,
+    batch: list[dict[str, Any]],
+    cache: Path | None = None,
+    options: Sequence[str] = (),
 ) -> Step:
     """A whole step of an untrained pair but for reading the images, in the middle of a training.
 
@@ -81,9 +89,10 @@ def training_step(
         mixed: SOLVER.AMP.ENABLED.
         batch: what every step sees.
         cache: folder for a cached teacher, which takes the place of the teacher; None: no such thing.
+        options: keys of both networks.
     """
     torch.manual_seed(0)
-    options = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.PRETRAINED", "none"]
+    options = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.PRETRAINED", "none", *options]
     cfg = load_config(pair.student, options, recipe="fakd")
     student, teacher = build_segmentor(cfg), build_segmentor(load_config(pair.teacher, options))
     losses = build_distill_losses(cfg, student.spec, teacher.spec)
@@ -95,6 +104,17 @@ def training_step(
         model.teacher = cached(model.teacher, batch, cache)
     if mixed:
         keep_depthwise_in_float32(model.student)
+    return _whole_step(model, cfg, mixed, batch)
+
+
+def supervised_step(config: str, options: Sequence[str], mixed: bool, batch: list[dict[str, Any]]) -> Step:
+    """The same of a network alone."""
+    torch.manual_seed(0)
+    cfg = load_config(config, options)
+    return _whole_step(build_segmentor(cfg).train(), cfg, mixed, batch)
+
+
+def _whole_step(model: Any, cfg: CfgNode, mixed: bool, batch: list[dict[str, Any]]) -> Step:
     optimizer = build_optimizer(cfg, model)
 
     def step() -> None:
@@ -107,7 +127,33 @@ def training_step(
     return step
 
 
+def quickstart(report: Report) -> None:
+    """The steps that `make quickstart` takes, with and without what it adds for this machine."""
+    toy = PAIRS["toyscenes"]
+    batch = batch_of(2 if report.tiny else toy.images, toy.size, toy.num_classes)
+    added = machine_options({"MODEL.DEVICE": "cpu"})
+    side_by_side: dict[bool, list[Step]] = {}
+    for quick in (False, True):
+        options = ["MODEL.DEVICE", "cpu", *(["MODEL.CHANNELS_LAST", "True"] if quick else [])]
+        mixed = quick and added["SOLVER.AMP.ENABLED"]
+        alone = [supervised_step(config, options, mixed, batch) for config in (toy.teacher, toy.student)]
+        side_by_side[quick] = [*alone, training_step(toy, EXACT, mixed, batch, options=options)]
+    names = ("teacher", "student", "student with fakd")
+    steps = {
+        f"{name}{', quick' if quick else ''}": step
+        for quick, each in side_by_side.items()
+        for name, step in zip(names, each, strict=True)
+    }
+    costs = [cost.ms for cost in report.measure("a step of make quickstart", steps).values()]
+    was, now = (
+        sum(count * ms for count, ms in zip((900, 450, 900), each, strict=True))
+        for each in (costs[:3], costs[3:])
+    )
+    report.at_most("fast", "make quickstart: time of its steps over that without its keys", now / was, 0.667)
+
+
 def fill(report: Report) -> None:
+    quickstart(report)
     for name, pair in PAIRS.items():
         size = (64, 64) if report.tiny else pair.size
         batch = batch_of(2 if report.tiny else pair.images, size, pair.num_classes)

@@ -80,11 +80,11 @@ def candidates(device: torch.device, asked: Sequence[str], mixed_precision: bool
     if tuple(asked) != ("auto",):
         return [tuple(asked)]
     exact = ("fold", "channels_last")
-    half = "" if mixed_precision else _half_of_device(device)
+    half = "" if mixed_precision else half_of_device(device)
     return [*([(*exact, half)] if half else []), exact]
 
 
-def _half_of_device(device: torch.device) -> str:
+def half_of_device(device: torch.device) -> str:
     """The half precision that a device computes faster than float32; "" if there is none."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

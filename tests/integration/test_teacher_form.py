@@ -29,7 +29,7 @@ def quickened(folder, teacher, *opts, resumed=False):
 
 @pytest.fixture
 def with_bf16(monkeypatch):
-    monkeypatch.setattr(teacher_form, "_half_of_device", lambda device: "bf16")
+    monkeypatch.setattr(teacher_form, "half_of_device", lambda device: "bf16")
 
 
 def test_auto_takes_a_form_that_agrees_and_says_so(tmp_path, teacher, with_bf16, monkeypatch, caplog):
