@@ -17,7 +17,7 @@ COMMANDS = {
     "train": ("commands.train", "train a network, alone or with a teacher"),
     "eval": ("commands.train", "evaluate a network: train --eval-only"),
     "cache": ("commands.cache", "write what a teacher says, so that training needs no teacher"),
-    "export": ("commands.export", "write a student as ONNX, TorchScript or torch.export"),
+    "export": ("commands.export", "write a student for a runtime: ONNX, OpenVINO, LiteRT, ncnn and more"),
     "demo": ("commands.demo", "run a student on pictures, videos or a camera"),
     "pseudo-label": ("commands.pseudo_label", "label pictures by a network where it is sure enough"),
     "compare": ("commands.analyze", "write a page on how finished runs differ"),

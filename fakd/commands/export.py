@@ -2,13 +2,18 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+import torch
+from detectron2.config import CfgNode
 from tabulate import tabulate
 
 from fakd.deploy.formats import FORMATS, OPSET
 from fakd.deploy.metadata import PRECISIONS
+from fakd.deploy.side_by_side import export_all
 from fakd.deploy.source import add_source, read_source
 from fakd.deploy.student import export_student
+from fakd.engine import provenance
 from fakd.engine.logs import run_logging
 
 EXAMPLES = """
@@ -16,6 +21,7 @@ examples:
   ONNX for any size          %(prog)s --run output/fakd
   for one size               %(prog)s --run output/fakd --size 512 1024
   int8, with its mIoU        %(prog)s --run output/fakd --precision int8
+  all formats, and a table   %(prog)s --run output/fakd --size 512 1024 --format all
   from a config and weights  %(prog)s --config-file configs/camvid/student.yaml \\
                                  --weights output/fakd/model_best.pth --output student.onnx
 
@@ -43,8 +49,12 @@ def _parse() -> argparse.Namespace:
     )
     add_source(parser)
     add = parser.add_argument
-    add("--format", choices=FORMATS, default="onnx", help="file format (default: onnx)")
-    add("--output", metavar="FILE", help="file to write (default: beside the weights, named after them)")
+    every = "'all': every one that is installed, in every precision, and a table; needs --size"
+    add("--format", choices=[*FORMATS, "all"], default="onnx", help=f"file format (default: onnx); {every}")
+    named = (
+        "file to write, with 'all' its name without ending (default: beside the weights, named after them)"
+    )
+    add("--output", metavar="FILE", help=named)
     size = "of the input, for one image at a time (default: any size, any number)"
     add("--size", type=int, nargs=2, metavar=("H", "W"), help=size)
     plain = "leave the normalisation out: the input is (image - pixel_mean) / pixel_std, not 0 to 255"
@@ -58,7 +68,11 @@ def _parse() -> argparse.Namespace:
     add("--calibration", type=int, default=64, metavar="N", help="training images for int8 (default: 64)")
     add("--opset", type=int, default=OPSET, metavar="N", help=f"ONNX opset (default: {OPSET})")
     add("--evaluate", action="store_true", help="measure the mIoU before and after export, also for float32")
-    return parser.parse_args()
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads of the table's times (default: 1)")
+    args = parser.parse_args()
+    if args.format == "all" and not args.size:
+        parser.error("--format all compares files for images of one size: give --size H W")
+    return args
 
 
 def main() -> None:
@@ -66,21 +80,33 @@ def main() -> None:
     args = _parse()
     trust = {"allow_plugins": args.allow_plugins, "allow_pickle": args.allow_pickle}
     cfg, weights = read_source(args.run, args.config_file, args.weights, args.opts, **trust)
-    precision = "" if args.precision == "float32" else f"_{args.precision}"
-    output = args.output or str(Path(weights).with_suffix("")) + precision + FORMATS[args.format].ending
+    common = {"normalize": not args.no_normalize, "opset": args.opset, "calibration": args.calibration}
+    stem = str(Path(weights).with_suffix(""))
     with run_logging(""):
-        done = export_student(
-            cfg,
-            weights,
-            output,
-            file_format=args.format,
-            size=tuple(args.size) if args.size else None,
-            normalize=not args.no_normalize,
-            precision=args.precision,
-            opset=args.opset,
-            calibration=args.calibration,
-            evaluate=args.evaluate,
-        )
+        if args.format == "all":
+            table = export_all(
+                cfg, weights, args.output or stem, tuple(args.size), threads=args.threads, **common
+            )
+            print(tabulate(table.fillna(""), "keys", "github", floatfmt=".2f", showindex=False))
+            print(f"\nOn {provenance.machine('cpu')}, {args.threads} threads; PyTorch {torch.__version__}.")
+        else:
+            _export_one(args, cfg, weights, stem, common)
+
+
+def _export_one(
+    args: argparse.Namespace, cfg: CfgNode, weights: str, stem: str, common: dict[str, Any]
+) -> None:
+    precision = "" if args.precision == "float32" else f"_{args.precision}"
+    done = export_student(
+        cfg,
+        weights,
+        args.output or stem + precision + FORMATS[args.format].ending,
+        file_format=args.format,
+        size=tuple(args.size) if args.size else None,
+        precision=args.precision,
+        evaluate=args.evaluate,
+        **common,
+    )
     if done.miou:
         rows = [(name, a, b, b - a) for name, (a, b) in done.miou.items()]
         print(tabulate(rows, ["mIoU", "PyTorch", args.precision, "difference"], floatfmt=".2f"))

@@ -12,6 +12,9 @@ from PIL import Image
 
 from fakd.deploy.benchmark import Cost, Job, _cells, benchmark, default_runtimes, measure, write_graph
 from fakd.deploy.exported import load_exported
+from fakd.deploy.formats import FORMATS
+from fakd.deploy.formats.torchscript import TorchScript
+from fakd.deploy.side_by_side import export_all
 from fakd.deploy.source import read_source
 from fakd.deploy.student import export_student
 from fakd.engine.run_folder import RunFolder
@@ -265,3 +268,24 @@ def test_the_page_s_script_gives_the_classes_of_the_predictor(trained, tmp_path,
         np.testing.assert_array_equal(labels, predictor(record["file_name"]))
     assert len(np.unique(labels)) > 2
     assert (labels == Predictor(trained, device="cpu", opts=opts)(record["file_name"])).mean() > 0.999
+
+
+def test_a_table_of_the_formats_is_one_command(tool, trained, tmp_path, monkeypatch):
+    """Of two formats and one whose package is missing, whose row says so."""
+    missing = type(
+        "Missing", (TorchScript,), {"modules": ("no_such_package",), "extra": "x", "name": "torch-export"}
+    )()
+    for name in [name for name in FORMATS if name not in ("torchscript", "torch-export")]:
+        monkeypatch.delitem(FORMATS, name)
+    monkeypatch.setitem(FORMATS, "torch-export", missing)
+    cfg, weights = read_source(trained)
+    told = []
+    table = export_all(cfg, weights, tmp_path / "x", SIZE, repeats=2, tell=told.append)
+    assert list(table["format"]) == ["PyTorch", "torchscript", "torchscript"] + ["torch-export"] * 2
+    assert len(told) == 4
+    reached = table["mIoU on tiny_val"]
+    assert reached[1] == pytest.approx(reached[0], abs=0.05) and (table["latency / PyTorch"][:3] > 0).all()
+    assert table["remark"][3].endswith("pip install 'fakd[x]'.")
+    assert {path.name for path in tmp_path.iterdir()} == {"x.ts", "x_float16.ts"}
+    code, text = tool("export_student", "--run", trained, "--format", "all")
+    assert code == 2 and "give --size H W" in text

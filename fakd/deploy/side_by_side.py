@@ -1,0 +1,113 @@
+"""One student in every format: what each file weighs, how fast it is and what it reaches."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor
+
+from .exported import FixedSize
+from .formats import FORMATS, Format, Run
+from .network import DeployedNetwork
+from .source import load_student
+from .student import export_student, measure_miou
+
+
+@torch.inference_mode()
+def latency_ratio(reference: Run, run: Run, image: Tensor, repeats: int) -> float:
+    """Median time of ``run`` over that of ``reference``.
+
+    They take turns, so that whatever else the machine does slows both.
+
+    Args:
+        reference: and ``run``: from images to scores.
+        image: (1, 3, H, W).
+        repeats: timed calls of each.
+    """
+    times: tuple[list[float], list[float]] = ([], [])
+    for call in range(repeats + 3):  # the first three allocate memory and choose kernels
+        for each, spent in zip((reference, run), times, strict=True):
+            start = time.perf_counter()
+            each(image)
+            if call >= 3:
+                spent.append(time.perf_counter() - start)
+    return statistics.median(times[1]) / statistics.median(times[0])
+
+
+def export_all(
+    cfg: CfgNode,
+    weights: str,
+    stem: str | Path,
+    size: tuple[int, int],
+    *,
+    repeats: int = 50,
+    threads: int = 1,
+    tell: Callable[[str], None] = print,
+    **options: Any,
+) -> pd.DataFrame:
+    """Writes a student in every format and precision that it and this machine have, for images of one size.
+
+    Args:
+        cfg: of the student.
+        weights: its checkpoint.
+        stem: path of the files, to which each format adds its ending.
+        size: (H, W) of the input.
+        repeats: timed calls.
+        threads: of the CPU.
+        tell: takes a line on each file as it is made.
+        **options: of :func:`fakd.deploy.student.export_student`.
+
+    Returns:
+        A row per file, PyTorch's first. A format that cannot be written has the reason in its row.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE, cfg.TEST.SAVE = "cpu", ()
+    torch.set_num_threads(threads)
+    network = load_student(cfg, weights)
+    reference = DeployedNetwork(network, options.get("normalize", True))
+    image = 255 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    number = sum(p.numel() for p in reference.parameters())
+    first = {"format": "PyTorch", "precision": "float32", "MB": 4 * number / 1e6, "latency / PyTorch": 1.0}
+    rows: list[dict[str, Any]] = [first | _named(measure_miou(cfg, FixedSize(network, size)))]
+    for made in FORMATS.values():
+        for precision in made.precisions:
+            row: dict[str, Any] = {"format": made.name, "precision": precision}
+            path = f"{stem}{'' if precision == 'float32' else f'_{precision}'}{made.ending}"
+            given = options | {"file_format": made.name, "size": size, "precision": precision}
+            try:
+                done = export_student(cfg, weights, path, evaluate=True, **given)
+            except ValueError as error:
+                row["remark"] = str(error)
+            else:
+                row |= {"MB": done.size / 1e6} | _named(
+                    {name: after for name, (_, after) in done.miou.items()}
+                )
+                row |= _timed(made, path, reference, image, repeats, threads)
+            rows.append(row)
+            tell(
+                "; ".join(
+                    f"{key} {value:.4g}" if isinstance(value, float) else value for key, value in row.items()
+                )
+            )
+    return pd.DataFrame(rows)
+
+
+def _named(miou: dict[str, float]) -> dict[str, float]:
+    return {f"mIoU on {name}": value for name, value in miou.items()}
+
+
+def _timed(
+    made: Format, path: str, reference: Run, image: Tensor, repeats: int, threads: int
+) -> dict[str, Any]:
+    if not made.runs_here:
+        return {"remark": f"not run: {made.limits}"}
+    run, _ = made.open(Path(path), threads=threads)
+    return {"latency / PyTorch": latency_ratio(reference, run, image, repeats)}
