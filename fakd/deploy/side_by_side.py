@@ -21,10 +21,11 @@ from .student import export_student, measure_miou
 
 
 @torch.inference_mode()
-def latency_ratio(reference: Run, run: Run, image: Tensor, repeats: int) -> float:
-    """Median time of ``run`` over that of ``reference``.
+def cost_ratio(reference: Run, run: Run, image: Tensor, repeats: int) -> float:
+    """Median processor time of ``run`` over that of ``reference``.
 
-    They take turns, so that whatever else the machine does slows both.
+    It is that of all threads, without what other processes take meanwhile: a busy machine interrupts the
+    slower of two networks more often, and a ratio of latencies would show that. On one thread both are equal.
 
     Args:
         reference: and ``run``: from images to scores.
@@ -34,10 +35,10 @@ def latency_ratio(reference: Run, run: Run, image: Tensor, repeats: int) -> floa
     times: tuple[list[float], list[float]] = ([], [])
     for call in range(repeats + 3):  # the first three allocate memory and choose kernels
         for each, spent in zip((reference, run), times, strict=True):
-            start = time.perf_counter()
+            start = time.process_time()
             each(image)
             if call >= 3:
-                spent.append(time.perf_counter() - start)
+                spent.append(time.process_time() - start)
     return statistics.median(times[1]) / statistics.median(times[0])
 
 
@@ -75,7 +76,7 @@ def export_all(
     reference = DeployedNetwork(network, options.get("normalize", True))
     image = 255 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     number = sum(p.numel() for p in reference.parameters())
-    first = {"format": "PyTorch", "precision": "float32", "MB": 4 * number / 1e6, "latency / PyTorch": 1.0}
+    first = {"format": "PyTorch", "precision": "float32", "MB": 4 * number / 1e6, "time / PyTorch": 1.0}
     rows: list[dict[str, Any]] = [first | _named(measure_miou(cfg, FixedSize(network, size)))]
     for made in FORMATS.values():
         for precision in made.precisions:
@@ -110,4 +111,4 @@ def _timed(
     if not made.runs_here:
         return {"remark": f"not run: {made.limits}"}
     run, _ = made.open(Path(path), threads=threads)
-    return {"latency / PyTorch": latency_ratio(reference, run, image, repeats)}
+    return {"time / PyTorch": cost_ratio(reference, run, image, repeats)}
