@@ -254,15 +254,15 @@ def benchmark(
             cells[name]["parameters (M)"] = f"{summary.params / 1e6:.3f}"
             cells[name][f"GFLOPs at {size[0]}x{size[1]} (multiply-adds)"] = f"{summary.gmacs:.2f}"
             for runtime in (r for r in RUNTIMES if r in (runtimes or default_runtimes(cfg.MODEL.DEVICE))):
-                given: tuple = (file, tuple(opts), runtime)
+                what = (file, tuple(opts), runtime)
                 if runtime == "training":
-                    given += (cfg.SOLVER.IMS_PER_BATCH, tuple(cfg.INPUT.CROP.SIZE), -(-repeats // 3), threads)
-                    jobs.append((name, Job(*given)))
+                    crop, batch = tuple(cfg.INPUT.CROP.SIZE), cfg.SOLVER.IMS_PER_BATCH
+                    jobs.append((name, Job(*what, batch, crop, -(-repeats // 3), threads)))
                     continue
                 made = _BY_RUNTIME.get(runtime)
                 for batch in batches:
                     graph = f"{folder}/{len(jobs)}{made.ending}" if made else ""
-                    jobs.append((name, Job(*given, batch, size, repeats, threads, graph)))
+                    jobs.append((name, Job(*what, batch, size, repeats, threads, graph)))
         whole = _measure_all(jobs, cells, tell)
     table = pd.DataFrame(cells).fillna("")
     if len(names) == 2:

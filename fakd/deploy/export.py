@@ -117,7 +117,7 @@ def keep(
 
 def write(files: Files, stem: str) -> None:
     """Each file whole or not at all; that of the format's own ending is the last."""
-    for ending, content in reversed(files.items()):
+    for ending, content in reversed(list(files.items())):
         target = Path(stem + ending)
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as file:

@@ -60,10 +60,14 @@ def test_the_exported_student_reaches_what_pytorch_reaches(tool, tiny, trained, 
     assert metadata.size == SIZE and metadata.classes[0] == "sky" and metadata.normalize
 
 
-def test_int8_is_smaller_and_says_what_it_costs(trained, tmp_path):
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_int8_is_smaller_and_says_what_it_costs(trained, tmp_path, name):
+    FORMATS[name].require()
     cfg, weights = read_source(trained)
-    done = export_student(cfg, weights, tmp_path / "x.onnx", size=SIZE, precision="int8", calibration=4)
-    assert done.path.stat().st_size < 0.7 * Path(weights).stat().st_size
+    options = {"file_format": name, "size": SIZE, "precision": "int8", "calibration": 4}
+    done = export_student(cfg, weights, tmp_path / f"x{FORMATS[name].ending}", **options)
+    assert done.size == sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert done.size < 0.7 * Path(weights).stat().st_size
     before, after = done.miou["tiny_val"]
     assert abs(before - after) < 20 and done.comparison.agreement > 0.5 and done.comparison.difference > 1e-3
     assert load_exported(done.path).metadata.precision == "int8"
