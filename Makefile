@@ -11,7 +11,7 @@ FITS := import sys, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install quickstart test test-slow test-upstream lint bench docs doctor clean
+.PHONY: help install quickstart test test-slow test-upstream lint bench bench-gpu docs doctor clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ lint: $(READY)  ## check style and types
 
 bench: $(READY)  ## measure speed and memory beside plain reference forms
 	$(BIN)/python -m benchmarks
+
+bench-gpu: $(READY)  ## check and measure on a GPU, forty minutes; again: go on
+	$(BIN)/python -m benchmarks.gpu --minutes 40
 
 docs: $(BIN)/mkdocs  ## make the documentation's site in build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

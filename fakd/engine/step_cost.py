@@ -4,7 +4,7 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +67,24 @@ def step_costs(cfg: CfgNode, rounds: int = 5) -> dict[str, Cost]:
     reader = cfg.clone()
     reader.defrost()
     reader.DATALOADER.NUM_WORKERS = 0
-    parts = _parts(model, cfg, iter(build_train_loader(reader)))
+    return part_costs(model, cfg, iter(build_train_loader(reader)), rounds)
+
+
+def part_costs(model: Any, cfg: CfgNode, batches: Iterator[Any], rounds: int) -> dict[str, Cost]:
+    """The same of a model that is built, on its device, in the state in which it trains.
+
+    Args:
+        model: a Segmentor or a Distiller.
+        cfg: of its training.
+        batches: what it is shown; the first is timed, and how long the next ones take.
+        rounds: see :func:`step_costs`.
+    """
+    parts = _parts(model, cfg, batches)
     for part in parts.values():
         part()
     times: dict[str, list[float]] = {name: [] for name in parts}
     for _, (name, part) in itertools.product(range(rounds), parts.items()):
-        times[name].append(_milliseconds(part, model.device))
+        times[name].append(milliseconds(part, model.device))
     ms = {name: statistics.median(each) for name, each in times.items()}
     if workers := cfg.DATALOADER.NUM_WORKERS:
         ms[DATA] = max(0.0, ms[DATA] / workers - (sum(ms.values()) - ms[DATA]))
@@ -146,7 +158,8 @@ def _parts(model: Any, cfg: CfgNode, batches: Any) -> dict[str, Part]:
     return parts
 
 
-def _milliseconds(part: Part, device: torch.device) -> float:
+def milliseconds(part: Part, device: torch.device) -> float:
+    """Wall-clock time of one call, until the device is done."""
     _wait(device)
     start = time.perf_counter()
     part()

@@ -192,6 +192,7 @@ def test_a_whole_step_reads_its_losses_once(monkeypatch):
     assert all(p.grad is not None for p in trained)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=str)
 def test_a_gpu_is_not_waited_for(dtype):
