@@ -45,6 +45,25 @@ def check_values(cfg: CfgNode) -> None:
     """
     for name, allowed in ranges().items():
         allowed.check(name, value_of(cfg, name))
+    check_channels(cfg)
+
+
+def check_channels(cfg: CfgNode) -> None:
+    """Refuse keys that are of another number of channels than INPUT.CHANNELS.
+
+    Raises:
+        ValueError: one is; the message names it.
+    """
+    channels = cfg.INPUT.CHANNELS
+    for name in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
+        if len(values := value_of(cfg, name)) != channels:
+            raise ValueError(
+                f"{name} is {tuple(values)!r}, but must be {channels} values, one for each of INPUT.CHANNELS."
+            )
+    if channels != 3 and cfg.INPUT.FORMAT != "RGB":
+        raise ValueError(f"INPUT.FORMAT BGR is of three channels, but INPUT.CHANNELS is {channels}.")
+    if channels != 3 and cfg.INPUT.PHOTOMETRIC:
+        raise ValueError(f"INPUT.PHOTOMETRIC is of three channels, but INPUT.CHANNELS is {channels}.")
 
 
 def check_keys(cfg: CfgNode, source: str, names: Iterable[str]) -> None:

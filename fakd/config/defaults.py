@@ -56,6 +56,9 @@ KEYS: dict[str, Key] = {
     "CHECKPOINT.ALLOW_PICKLE": key(False, "read weights files that are more than tensors and may run code"),
     # Data.
     "INPUT.FORMAT": key("RGB", "order of the channels that the network is given", choices=("RGB", "BGR")),
+    "INPUT.CHANNELS": key(
+        3, "of an image; default the training set's own. Beyond three, files are npy, tif or png", least=1
+    ),
     "INPUT.RANDOM_FLIP": key("horizontal", "mirror half of the images", choices=("horizontal", "none")),
     "INPUT.SCALE_RANGE": key(
         (0.5, 2.0),
@@ -104,10 +107,8 @@ KEYS: dict[str, Key] = {
     "MODEL.META_ARCHITECTURE": key("Segmentor", "what is trained; KD.LOSSES make it the Distiller"),
     "MODEL.DEVICE": key("cuda" if torch.cuda.is_available() else "cpu", "as torch names it"),
     "MODEL.WEIGHTS": key("", "file to start from, or to evaluate"),
-    "MODEL.PIXEL_MEAN": key(
-        (123.675, 116.28, 103.53), "of the channels in INPUT.FORMAT; ImageNet's", count=3
-    ),
-    "MODEL.PIXEL_STD": key((58.395, 57.12, 57.375), "of the channels in INPUT.FORMAT", above=0, count=3),
+    "MODEL.PIXEL_MEAN": key((123.675, 116.28, 103.53), "of the channels in INPUT.FORMAT; ImageNet's"),
+    "MODEL.PIXEL_STD": key((58.395, 57.12, 57.375), "of the channels in INPUT.FORMAT", above=0),
     "MODEL.CHANNELS_LAST": key(False, "memory format; True is faster on CPUs with depthwise convolutions"),
     "MODEL.SYNC_BN": key(True, "batch norm over the images of all processes, on GPUs"),
     "MODEL.BACKBONE.NAME": key("TimmBackbone", "a registered backbone"),

@@ -23,7 +23,7 @@ from ..data.datasets.custom import register_custom
 from ..files import shipped
 from ..ranges import Range
 from ..validation import read_yaml
-from .checks import check_keys, ranges
+from .checks import check_channels, check_keys, ranges
 from .defaults import KEYS, add_fakd_config
 from .protocols import read_protocol
 
@@ -89,7 +89,6 @@ def load_config(
     for source, values in sources:
         check_keys(cfg, source, values)
     named = {key for _, values in sources for key in values}
-    _match_registry_weights(cfg, named)
     _choose_architecture(cfg, named)
     if not allow_pickle and "CHECKPOINT.ALLOW_PICKLE" not in pairs:
         cfg.CHECKPOINT.ALLOW_PICKLE = False
@@ -103,6 +102,8 @@ def load_config(
     register_custom(paths)
     cfg.DATASETS.CUSTOM = paths or None
     _count_classes(cfg, named)
+    _match_registry_weights(cfg, named)
+    check_channels(cfg)
     return cfg
 
 
@@ -113,8 +114,10 @@ def own_folder(config_file: str, recipe: str) -> str:
 
 
 def _count_classes(cfg: CfgNode, named: Set[str]) -> None:
-    """Takes the number of classes from the training data, where no source says another."""
+    """Takes the numbers of classes and of channels from the training data, where no source says another."""
     known = [name for name in cfg.DATASETS.TRAIN if name in DatasetCatalog.list()]
+    if known and "INPUT.CHANNELS" not in named:
+        cfg.INPUT.CHANNELS = MetadataCatalog.get(known[0]).get("channels", 3)
     if known and "MODEL.SEM_SEG_HEAD.NUM_CLASSES" not in named:
         classes = MetadataCatalog.get(known[0]).get("stuff_classes")
         cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(classes or ()) or cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
@@ -126,7 +129,7 @@ def _match_registry_weights(cfg: CfgNode, given: Set[str]) -> None:
     Raises:
         ValueError: the registry has no weights for the network.
     """
-    if cfg.MODEL.BACKBONE.PRETRAINED != "registry":
+    if cfg.MODEL.BACKBONE.PRETRAINED != "registry" or cfg.INPUT.CHANNELS != 3:
         return
     try:
         weights = registry_weights(cfg.MODEL.BACKBONE.TIMM_NAME)

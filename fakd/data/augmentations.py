@@ -1,5 +1,7 @@
 """Augmentations: random scale and crop in one step, flip, colour; outside training the test scale."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
@@ -42,7 +44,7 @@ class RandomScale(T.Augmentation):
             long_side, short_side = max(self.base_size), min(self.base_size)
             factor *= min(long_side / max(height, width), short_side / min(height, width))
         new_height, new_width = (max(1, int(side * factor + 0.5)) for side in (height, width))
-        return T.ResizeTransform(height, width, new_height, new_width)
+        return _Resize(height, width, new_height, new_width)
 
     def _factor(self) -> float:
         if self.low == self.high:  # draws nothing: testing leaves the random state of the process alone
@@ -50,6 +52,22 @@ class RandomScale(T.Augmentation):
         if self.step:
             return self.low + self.step * np.random.randint(int((self.high - self.low) / self.step + 1.5))
         return self._rand_range(self.low, self.high)
+
+
+class _Resize(T.ResizeTransform):
+    """detectron2's, which shrinks floats by their nearest neighbours; here they are filtered as bytes."""
+
+    def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
+        if img.dtype != np.float32 or img.ndim != 3:
+            return super().apply_image(img, interp)
+        how = self.interp if interp is None else interp
+        return by_channel(img, lambda picture: picture.resize((self.new_w, self.new_h), how))
+
+
+def by_channel(image: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    """(H', W', C) float32, each channel of an (H, W, C) image changed as a picture of its own."""
+    channels = [change(Image.fromarray(np.ascontiguousarray(band))) for band in np.moveaxis(image, 2, 0)]
+    return np.stack([np.asarray(channel) for channel in channels], 2)
 
 
 class ScaledCropTransform(T.Transform):
@@ -83,6 +101,8 @@ class ScaledCropTransform(T.Transform):
         return picture.resize((width, height), interp, box)
 
     def apply_image(self, img: np.ndarray, interp: int = Image.Resampling.BILINEAR) -> np.ndarray:
+        if img.dtype == np.float32 and img.ndim == 3:
+            return by_channel(img, lambda picture: self.cut(picture, interp))
         return np.asarray(self.cut(Image.fromarray(img), interp))
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
@@ -100,18 +120,34 @@ class Pad(T.Augmentation):
         size: (height, width).
         value: of the filling.
         ignore_value: of the label's filling.
+        values: of the filling per channel, of images of float32.
     """
 
-    def __init__(self, size: tuple[int, int], value: int, ignore_value: int) -> None:
+    def __init__(
+        self, size: tuple[int, int], value: int, ignore_value: int, values: Sequence[float] = ()
+    ) -> None:
         super().__init__()
-        self.size, self.value, self.ignore_value = size, value, ignore_value
+        self.size, self.value, self.ignore_value, self.values = size, value, ignore_value, values
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         height, width = image.shape[:2]
         below, right = (max(wanted - had, 0) for wanted, had in zip(self.size, (height, width), strict=True))
         if not below and not right:
             return T.NoOpTransform()
-        return T.PadTransform(0, 0, right, below, width, height, self.value, self.ignore_value)
+        borders = (0, 0, right, below, width, height)
+        if image.dtype == np.float32 and len(self.values):
+            return _PadChannels(*borders, np.array(self.values, np.float32), self.ignore_value)
+        return T.PadTransform(*borders, self.value, self.ignore_value)
+
+
+class _PadChannels(T.PadTransform):
+    """Its value is one for each channel."""
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        bottom, right = img.shape[0] + self.y1, img.shape[1] + self.x1
+        padded = np.broadcast_to(self.pad_value, (bottom, right, img.shape[2])).copy()
+        padded[: img.shape[0], : img.shape[1]] = img
+        return padded
 
 
 class RandomScaledCrop(T.Augmentation):
@@ -184,5 +220,5 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
         augmentations.append(PhotometricDistortion(cfg.INPUT.FORMAT))
     # Last, so that the colour augmentation leaves the padding as it is.
     mean = round(sum(cfg.MODEL.PIXEL_MEAN) / len(cfg.MODEL.PIXEL_MEAN))
-    augmentations.append(Pad(crop_size, mean, ignore_value))
+    augmentations.append(Pad(crop_size, mean, ignore_value, cfg.MODEL.PIXEL_MEAN))
     return augmentations

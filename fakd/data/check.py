@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +17,9 @@ from tqdm import tqdm
 
 from fakd.files import atomic_write
 
+from .bands import is_array, read_array, read_shown
 from .datasets.colours import palette
-from .images import decode, open_image, read_image, size_error
+from .images import decode, open_image, size_error
 from .labels import read_label
 from .records import evenly_spaced
 
@@ -74,7 +76,11 @@ def check_dataset(
         raise ValueError(f"'{name}' has {len(records)} images here, but {published} were published.")
     num_classes = len(metadata.stuff_classes)
     count = partial(
-        _count, num_classes=num_classes, ignore_label=metadata.ignore_label, id_map=metadata.get("id_map")
+        _count,
+        num_classes=num_classes,
+        ignore_label=metadata.ignore_label,
+        id_map=metadata.get("id_map"),
+        channels=metadata.get("channels", 3),
     )
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         found = list(tqdm(pool.map(count, records, chunksize=8), name, len(records), unit="image"))
@@ -95,13 +101,12 @@ def check_dataset(
 
 
 def _count(
-    record: dict, num_classes: int, ignore_label: int, id_map: Mapping[int, int] | None
+    record: dict, num_classes: int, ignore_label: int, id_map: Mapping[int, int] | None, channels: int
 ) -> np.ndarray | _Problem:
     """Pixels by class, void last; or what is wrong."""
     path = record.get("sem_seg_file_name")
     try:
-        with open_image(record["file_name"]) as picture:
-            size = decode(picture).size[::-1]
+        with _opened(record["file_name"], channels) as (picture, size):
             if path is None:  # an image without a label, as if all of it were void
                 return np.append(np.zeros(num_classes, np.int64), size[0] * size[1])
             label = read_label(path, ignore_label, -1, id_map)
@@ -116,6 +121,17 @@ def _count(
         return _Problem(message, frozenset(ids))
     counts = np.bincount(label.ravel() + 1, minlength=num_classes + 1)
     return np.roll(counts, -1)
+
+
+@contextlib.contextmanager
+def _opened(path: str, channels: int) -> Iterator[tuple[Image.Image | np.ndarray, tuple[int, int]]]:
+    """An image that was read whole, and its height and width."""
+    if is_array(path, channels):
+        values = read_array(path, channels)
+        yield values, values.shape[:2]
+        return
+    with open_image(path) as picture:
+        yield picture, decode(picture).size[::-1]
 
 
 def _suggest_map(found: list[np.ndarray | _Problem], num_classes: int, void: int) -> str:
@@ -148,7 +164,7 @@ def draw_sheet(records: list[dict], metadata: Metadata, path: str | Path, number
     height = 2 * rows * _TILE[1] + -(-names // _COLUMNS) * _LINE
     sheet = Image.new("RGB", (_COLUMNS * _TILE[0], height), "white")
     for place, record in enumerate(chosen):
-        image = Image.fromarray(read_image(record["file_name"]))
+        image = Image.fromarray(read_shown(record["file_name"]))
         label = np.full((1, 1), -1)
         if "sem_seg_file_name" in record:
             label = read_label(record["sem_seg_file_name"], metadata.ignore_label, -1, metadata.get("id_map"))

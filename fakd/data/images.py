@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 _TURNED = (5, 6, 7, 8)
 
 #: PIL modes of more than 8 bits a channel, whose conversion to 8 bits is ambiguous.
-_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
 @contextlib.contextmanager
@@ -79,10 +79,10 @@ def decode(picture: Image.Image, factor: float = 1.0) -> Image.Image:
     Raises:
         OSError: the pixels cannot be decoded, or have more than 8 bits a channel.
     """
-    if picture.mode in _DEEP_MODES:
+    if picture.mode in DEEP_MODES:
         raise OSError(
             f"its mode is '{picture.mode}', more than 8 bits a channel. Convert it to 8 bits, with the range "
-            "of values that suits your data"
+            "of values that suits your data, or set INPUT.CHANNELS to 1"
         )
     if factor < 1:
         width, height = picture.size
@@ -106,8 +106,13 @@ def as_array(picture: Image.Image, image_format: str) -> np.ndarray:
     return detection_utils.convert_PIL_to_numpy(picture, image_format)
 
 
-def shown_size(picture: Image.Image) -> tuple[int, int]:
-    """Width and height of a picture as detectron2 reads it, which turns it as its EXIF data says."""
+def shown_size(picture: Image.Image | np.ndarray) -> tuple[int, int]:
+    """Width and height of a picture as detectron2 reads it, which turns it as its EXIF data says.
+
+    Those of an array are its own.
+    """
+    if isinstance(picture, np.ndarray):
+        return picture.shape[1], picture.shape[0]
     width, height = picture.size
     try:
         # The base class's method looks at the header; that of a png decodes all its pixels first.
@@ -117,10 +122,11 @@ def shown_size(picture: Image.Image) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def size_error(record: dict, picture: Image.Image, label: np.ndarray) -> str:
+def size_error(record: dict, picture: Image.Image | np.ndarray, label: np.ndarray) -> str:
     """The message for a label whose size differs from that of its opened image."""
     width, height = shown_size(picture)
-    turned = "" if picture.size == (width, height) else ", turned as its EXIF data says"
+    is_turned = isinstance(picture, Image.Image) and picture.size != (width, height)
+    turned = ", turned as its EXIF data says" if is_turned else ""
     return (
         f"The image '{record['file_name']}' is {width}x{height} pixels (width x height{turned}), its label "
         f"'{record['sem_seg_file_name']}' {label.shape[1]}x{label.shape[0]}. Both must have the same size."

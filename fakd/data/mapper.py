@@ -12,6 +12,7 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 from .augmentations import RandomScaledCrop, build_augmentations
+from .bands import is_array, read_array
 from .images import as_array, decode, open_image, read_image, shown_size, size_error
 from .labels import read_ids, read_label
 
@@ -20,10 +21,11 @@ class SemSegMapper:
     """Reads image and label, checks them, augments both alike.
 
     Called with a dataset dict, returns a copy of it with ``image``, (C, H, W) uint8 in the configured
-    channel order, and in training ``sem_seg``, (H, W) int64 with ``ignore_value`` for void. Outside training
-    the label is not read: the evaluator reads it at full size. In training a dict without
-    ``sem_seg_file_name`` is an image without a label: all of its ``sem_seg`` is void, and ``unlabelled``,
-    (H, W) bool, is False where it was padded.
+    channel order (float32 where it is an array of measured values, :func:`fakd.data.bands.is_array`), and
+    in training ``sem_seg``, (H, W) int64 with ``ignore_value`` for void. Outside training the label is
+    not read: the evaluator reads it at full size. In training a dict without ``sem_seg_file_name`` is an
+    image without a label: all of its ``sem_seg`` is void, and ``unlabelled``, (H, W) bool, is False where
+    it was padded.
 
     Random numbers come from NumPy's global generator, as in all detectron2 augmentations.
     """
@@ -35,6 +37,7 @@ class SemSegMapper:
         augmentations: list[T.Augmentation],
         crop: RandomScaledCrop | None,
         image_format: str,
+        channels: int = 3,
         num_classes: int,
         ignore_label: int,
         ignore_value: int,
@@ -47,6 +50,7 @@ class SemSegMapper:
             crop: applied before them in training. It is drawn before the image is decoded, so that only what
                 it needs is decoded and resized.
             image_format: "RGB" or "BGR".
+            channels: C.
             num_classes: ids of classes are in [0, num_classes).
             ignore_label: id of void in the label files.
             ignore_value: id of void in ``sem_seg``.
@@ -55,7 +59,7 @@ class SemSegMapper:
         """
         self.augmentations = T.AugmentationList(augmentations)
         self.crop = crop
-        self.image_format = image_format
+        self.image_format, self.channels = image_format, channels
         self.num_classes = num_classes
         self.ignore_label = ignore_label
         self.ignore_value = ignore_value
@@ -83,6 +87,7 @@ class SemSegMapper:
             "augmentations": augmentations[1:] if is_train else augmentations,
             "crop": augmentations[0] if is_train else None,
             "image_format": cfg.INPUT.FORMAT,
+            "channels": cfg.INPUT.CHANNELS,
             "num_classes": head.NUM_CLASSES,
             "ignore_label": ignore_label,
             "ignore_value": head.IGNORE_VALUE,
@@ -100,7 +105,7 @@ class SemSegMapper:
         if self.is_train:
             aug_input = self._read_crop(sample)
         else:
-            aug_input = T.AugInput(read_image(sample["file_name"], self.image_format))
+            aug_input = T.AugInput(self._read(sample["file_name"]))
             # The prediction has the file's own size, whatever the network's input has.
             sample["height"], sample["width"] = aug_input.image.shape[:2]
         self.augmentations(aug_input)
@@ -112,7 +117,15 @@ class SemSegMapper:
         sample["image"] = torch.from_numpy(np.array(aug_input.image.transpose(2, 0, 1), order="C"))
         return sample
 
+    def _read(self, path: str) -> np.ndarray:
+        if not is_array(path, self.channels):
+            return read_image(path, self.image_format)
+        image = read_array(path, self.channels)
+        return image[..., ::-1] if self.image_format == "BGR" else image
+
     def _read_crop(self, sample: dict) -> T.AugInput:
+        if is_array(sample["file_name"], self.channels):
+            return self._crop_array(sample)
         with open_image(sample["file_name"]) as picture:
             label, has_label = self._label_of(sample, picture)
             if self.crop is None:
@@ -121,13 +134,21 @@ class SemSegMapper:
             window = cut.cut(decode(picture, cut.factor))
         return T.AugInput(as_array(window, self.image_format), sem_seg=cut.apply_segmentation(label))
 
-    def _label_of(self, sample: dict, picture: Image.Image) -> tuple[np.ndarray, bool]:
+    def _crop_array(self, sample: dict) -> T.AugInput:
+        image = self._read(sample["file_name"])
+        label, has_label = self._label_of(sample, image)
+        if self.crop is None:
+            return T.AugInput(image, sem_seg=label)
+        cut = self.crop.get_transform(label, label if has_label else None)
+        return T.AugInput(cut.apply_image(image), sem_seg=cut.apply_segmentation(label))
+
+    def _label_of(self, sample: dict, picture: Image.Image | np.ndarray) -> tuple[np.ndarray, bool]:
         """The checked label and True; a label of zeros and False where there is none."""
         if "sem_seg_file_name" in sample:
             return self._read_checked_label(sample, picture), True
         return np.zeros(shown_size(picture)[::-1], np.uint8 if self.fits_byte else np.int32), False
 
-    def _read_checked_label(self, sample: dict, picture: Image.Image) -> np.ndarray:
+    def _read_checked_label(self, sample: dict, picture: Image.Image | np.ndarray) -> np.ndarray:
         """(H, W) class ids in one byte, or in four where one does not hold them all."""
         path, size = sample["sem_seg_file_name"], shown_size(picture)[::-1]
         ids = read_ids(path)

@@ -27,6 +27,10 @@ class PhotometricDistortion(T.Augmentation):
         )
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
+        if image.dtype != np.uint8:
+            raise ValueError(
+                "INPUT.PHOTOMETRIC changes images of 8 bits in three channels alone; set it to False."
+            )
         brightness = self._rand_range(-32, 32) if _coin() else 0.0
         contrast_first = _coin()
         contrast, saturation = (self._rand_range(0.5, 1.5) if _coin() else 1.0 for _ in range(2))

@@ -126,7 +126,7 @@ def measure(job: Job) -> Cost:
 
 def _inference(cfg: CfgNode, job: Job) -> tuple[DeployedNetwork, Tensor]:
     network = DeployedNetwork(build_segmentor(cfg))
-    return network, 255 * torch.rand(job.batch, 3, *job.size, device=cfg.MODEL.DEVICE)
+    return network, 255 * torch.rand(job.batch, cfg.INPUT.CHANNELS, *job.size, device=cfg.MODEL.DEVICE)
 
 
 def _eager(cfg: CfgNode, job: Job) -> Callable[[], object]:
@@ -143,7 +143,7 @@ def _compiled(cfg: CfgNode, job: Job) -> Callable[[], object]:
 def _exported(cfg: CfgNode, job: Job) -> Callable[[], object]:
     assert job.format
     run, _ = job.format.open(Path(job.graph), cfg.MODEL.DEVICE, job.threads)
-    images = 255 * torch.rand(job.batch, 3, *job.size)
+    images = 255 * torch.rand(job.batch, cfg.INPUT.CHANNELS, *job.size)
     return lambda: run(images)
 
 
@@ -154,7 +154,7 @@ def _training(cfg: CfgNode, job: Job) -> Callable[[], object]:
     classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     batch = [
         {
-            "image": torch.randint(256, (3, *job.size), dtype=torch.uint8),
+            "image": torch.randint(256, (cfg.INPUT.CHANNELS, *job.size), dtype=torch.uint8),
             "sem_seg": torch.randint(classes, job.size),
         }
         for _ in range(job.batch)

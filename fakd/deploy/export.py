@@ -134,8 +134,9 @@ def compare(network: DeployedNetwork, exported: Run, shapes: Iterable[tuple[int,
     difference = scores = 0.0
     same = total = 0
     generator = torch.Generator().manual_seed(0)
+    channels = len(network.network.pixel_mean)
     for n, height, width in shapes:
-        coarse = torch.rand(n, 3, height // 8 + 2, width // 8 + 2, generator=generator)
+        coarse = torch.rand(n, channels, height // 8 + 2, width // 8 + 2, generator=generator)
         image = 255 * F.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
         if not network.normalize:
             image = network.network.normalize(image)

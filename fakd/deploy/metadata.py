@@ -20,7 +20,7 @@ PRECISIONS = ("float32", "float16", "int8")
 _Byte = Annotated[int, Field(ge=0, le=255)]
 _Side = Annotated[int, Field(ge=0)]
 _Sides = Annotated[tuple[_Side, _Side], Field(strict=False)]
-_Channels = Annotated[tuple[float, float, float], Field(strict=False)]
+_Channels = Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
 _Colour = Annotated[tuple[_Byte, _Byte, _Byte], Field(strict=False)]
 
 
@@ -58,6 +58,8 @@ class ExportMetadata(Strict):
     def _fit_together(self) -> ExportMetadata:
         if len(self.colours) != len(self.classes):
             raise ValueError(f"there are {len(self.classes)} classes and {len(self.colours)} colours")
+        if len(self.pixel_mean) != len(self.pixel_std):
+            raise ValueError("pixel_mean and pixel_std must have a value for each channel")
         if 0 in self.pixel_std or self.size and 0 in self.size or any(self.window) and 0 in self.stride:
             raise ValueError("pixel_std, size and the stride of windows must not be 0")
         return self

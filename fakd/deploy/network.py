@@ -78,7 +78,7 @@ def exportable(network: nn.Module) -> nn.Module:
 
 
 def program_of(
-    network: nn.Module, size: tuple[int, int] | None, batch: int = 1
+    network: nn.Module, size: tuple[int, int] | None, batch: int = 1, channels: int = 3
 ) -> torch.export.ExportedProgram:
     """The network as PyTorch's own graph, for ``batch`` images of (H, W), or any number of any size.
 
@@ -91,7 +91,7 @@ def program_of(
         # Not named: a name requires a proof for every size, which the rounding at each stride prevents.
         free = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
     try:
-        example = torch.rand(shape[0], 3, *shape[1:])
+        example = torch.rand(shape[0], channels, *shape[1:])
         program = torch.export.export(exportable(network), (example,), dynamic_shapes=free, strict=False)
     except Exception as error:  # PyTorch raises many kinds of errors for what it cannot trace
         first = str(error).strip().splitlines()[0]

@@ -84,7 +84,12 @@ def export_student(
     metadata = build_metadata(cfg, network, size, normalize, precision)
     if precision == "int8":
         assert isinstance(made, OfGraph)  # check() lets no other through
-        graph = quantize(cfg, onnx_graph(program_of(exact, size), opset), metadata, calibration)
+        graph = quantize(
+            cfg,
+            onnx_graph(program_of(exact, size, channels=len(metadata.pixel_mean)), opset),
+            metadata,
+            calibration,
+        )
         files = made.of_graph(graph, metadata)
     else:
         half = DeployedNetwork(network, normalize, half=True) if precision == "float16" else exact

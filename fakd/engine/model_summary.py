@@ -51,7 +51,7 @@ def summarize(cfg: CfgNode, name: str, size: tuple[int, int]) -> ModelSummary:
     with torch.device("meta"):
         network = Segmentor(cfg).eval()
         params, gmacs = cost(network, size)
-        output = network.encode(torch.empty(1, 3, *size))
+        output = network.encode(torch.empty(1, len(network.pixel_mean), *size))
     aux = network.auxiliary_head
     return ModelSummary(
         name=name,

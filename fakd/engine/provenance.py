@@ -91,8 +91,11 @@ def cost(network: nn.Module, size: tuple[int, int]) -> tuple[int, float]:
     )
     was_training = network.training
     network.eval()
+    channels = len(network.pixel_mean)  # type: ignore[arg-type]  # detectron2's networks have it too
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network([{"image": torch.zeros(3, *size, dtype=torch.uint8), "height": size[0], "width": size[1]}])
+        network(
+            [{"image": torch.zeros(channels, *size, dtype=torch.uint8), "height": size[0], "width": size[1]}]
+        )
     network.train(was_training)
     return params, counter.get_total_flops() / 2e9  # the counter counts a multiply-add as two
 

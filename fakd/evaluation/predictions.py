@@ -16,8 +16,8 @@ from detectron2.utils.events import get_event_storage
 from PIL import Image
 from torch import Tensor
 
+from fakd.data.bands import read_shown
 from fakd.data.datasets.colours import colour_map, palette
-from fakd.data.images import read_image
 from fakd.data.labels import label_reader
 from fakd.data.records import evenly_spaced
 from fakd.files import atomic_write
@@ -122,7 +122,7 @@ class PredictionImages(DatasetEvaluator):
                 truth = self._palette[self._read_label(self._labels[file])]
                 prediction = self._palette[output["sem_seg"].argmax(dim=0).cpu().numpy()]
                 step = math.ceil(truth.shape[1] / self._WIDTH)
-                parts = (read_image(file), truth, prediction)
+                parts = (read_shown(file), truth, prediction)
                 strip = np.concatenate([part[::step, ::step] for part in parts], axis=1)
                 self._strips[str(image["image_id"])] = strip
 

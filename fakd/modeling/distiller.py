@@ -70,6 +70,12 @@ class Distiller(nn.Module):
                 f"the student has {k_student} classes, the teacher {k_teacher}: "
                 "set MODEL.SEM_SEG_HEAD.NUM_CLASSES alike in both configs (KD.TEACHER.CONFIG_FILE)."
             )
+        if isinstance(teacher, Segmentor) and len(teacher.pixel_mean) != len(student.pixel_mean):
+            raise ValueError(
+                f"the student's images have {len(student.pixel_mean)} channels, the teacher's "
+                f"{len(teacher.pixel_mean)}: both are shown the same, so set INPUT.CHANNELS alike in both "
+                "configs (KD.TEACHER.CONFIG_FILE)."
+            )
         self.student = student
         if isinstance(teacher, Segmentor):
             self.teacher = FrozenTeacher(teacher, student.input_format, teacher_scale)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from fakd.data.bands import stretched
 from fakd.evaluation.predictions import write_label_picture
 from fakd.files import atomic_write
 
@@ -49,7 +50,7 @@ class Demo:
         read: list[tuple[str, np.ndarray]] = []
         for i, (path, name) in enumerate(tqdm(files, unit="picture")):
             try:
-                read.append((name, read_picture(path)))
+                read.append((name, read_picture(path, self.predictor.channels)))
             except ValueError as error:
                 self.skipped.append(str(error))
                 tqdm.write(f"skipped: {error}")
@@ -57,7 +58,7 @@ class Demo:
                 for (name, image), labels in zip(
                     read, self.predictor.predict_batch([x for _, x in read]), strict=True
                 ):
-                    self._write(name, image, labels)
+                    self._write(name, stretched(image), labels)
                 read = []
 
     def video(self, source: str | int, name: str, most: int | None = None) -> None:

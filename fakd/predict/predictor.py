@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from fakd.data.augmentations import RandomScale, build_augmentations
+from fakd.data.bands import is_array, read_array
 from fakd.data.images import as_array, decode, read_image
 from fakd.deploy.exported import load_exported
 from fakd.deploy.formats import format_of
@@ -40,6 +41,7 @@ class Predictor:
     Attributes:
         classes: the K names.
         colours: (K, 3) uint8 RGB.
+        channels: C of a picture.
 
     Raises:
         FileNotFoundError: a file is not there.
@@ -80,7 +82,7 @@ class Predictor:
             metadata = build_metadata(cfg, student, None, True, "float32")
             self._network = as_tested(student, cfg)
             self._resize = build_augmentations(cfg, is_train=False)
-        self._format = metadata.input_format
+        self._format, self.channels = metadata.input_format, len(metadata.pixel_mean)
         self.classes, self.colours = metadata.classes, np.array(metadata.colours, np.uint8)
         self.batch_size = batch_size
 
@@ -89,7 +91,8 @@ class Predictor:
 
         Args:
             picture: of any size: the path of a file, a PIL image, or an array (H, W, 3) of uint8 in **RGB**
-                (``image[..., ::-1]`` of what OpenCV reads).
+                (``image[..., ::-1]`` of what OpenCV reads); for a student of other than three channels a path
+                or an array (H, W, C) of numbers.
 
         Returns:
             (H, W) class ids at the picture's own size, uint8 for up to 256 classes, else uint16.
@@ -122,7 +125,7 @@ class Predictor:
 
     def _each(self, pictures: Sequence[Picture], answer: Callable[[torch.Tensor], Answer]) -> list[Answer]:
         """What ``answer`` makes of the scores (K, H, W) of each picture."""
-        inputs = [self._input(read_picture(picture)) for picture in pictures]
+        inputs = [self._input(read_picture(picture, self.channels)) for picture in pictures]
         answers: dict[int, Answer] = {}
         # Only pictures of one size share a batch: padding would change what is near the border.
         by_size: dict[tuple[int, ...], list[int]] = {}
@@ -145,12 +148,24 @@ class Predictor:
         return {"image": tensor, "height": image.shape[0], "width": image.shape[1]}
 
 
-def read_picture(picture: Picture) -> np.ndarray:
+def read_picture(picture: Picture, channels: int = 3) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a file or PIL image, turned as its EXIF data says, or of such an array.
+
+    (H, W, C) float32 where it is an array of measured values, :func:`fakd.data.bands.is_array`.
 
     Raises:
         ValueError: a file is no picture, or an array has another shape or type.
     """
+    if isinstance(picture, str | Path) and is_array(str(picture), channels):
+        return read_array(str(picture), channels)
+    if channels != 3:
+        values = np.asarray(picture)
+        if values.ndim != 3 or values.shape[2] != channels or values.dtype.kind not in "uif":
+            raise ValueError(
+                f"A picture given as an array must be (height, width, {channels}) of numbers, as "
+                f"INPUT.CHANNELS says; this one is {values.shape} of {values.dtype}."
+            )
+        return values.astype(np.float32)
     if isinstance(picture, str | Path):
         return read_image(str(picture))
     if isinstance(picture, Image.Image):

@@ -14,8 +14,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import Tensor, nn
 
 from fakd.data import SemSegMapper
+from fakd.data.bands import read_shown
 from fakd.data.datasets.colours import palette
-from fakd.data.images import read_image
 from fakd.data.labels import label_reader
 from fakd.data.records import evenly_spaced
 from fakd.evaluation import as_tested
@@ -53,7 +53,7 @@ def load_samples(dataset: str, count: int) -> Samples:
     records, read_label = evenly_spaced(DatasetCatalog.get(dataset), count), label_reader(metadata)
     return Samples(
         records,
-        [read_image(r["file_name"]) for r in records],
+        [read_shown(r["file_name"]) for r in records],
         [read_label(r["sem_seg_file_name"]) for r in records],
         list(metadata.stuff_classes),
         palette(metadata),

@@ -14,6 +14,7 @@ from fakd.registry import DISTILL_LOSS_REGISTRY
 BAD = {
     "SEED": [2**31, "often", 1.5, None],
     "INPUT.FORMAT": ["rgb", "", 3],
+    "INPUT.CHANNELS": [0, -1, 3.5, 4],
     "INPUT.RANDOM_FLIP": ["vertical", True],
     "INPUT.SCALE_RANGE": [(2.0, 0.5), (0.0, 1.0), (-1.0, 1.0), (1.0,), (1.0, math.inf), 1.0, ("a", "b")],
     "INPUT.SCALE_STEP": [-0.1, math.nan],

@@ -126,6 +126,12 @@ def test_other_class_counts_are_refused():
         distiller((), teacher=small_segmentor(num_classes=6))
 
 
+def test_other_channel_counts_are_refused():
+    teacher = small_segmentor(pixel_mean=(0.0,) * 4, pixel_std=(1.0,) * 4)
+    with pytest.raises(ValueError, match="have 3 channels, the teacher's 4.*INPUT.CHANNELS"):
+        distiller((), teacher=teacher)
+
+
 # What the losses get ----------------------------------------------------------------------------------
 
 

@@ -58,6 +58,7 @@ class Description(Strict):
         name: datasets are registered as ``<name>_<split>``; default the file's own.
         root: folder that relative paths start from; if it is relative itself, from the file's folder.
         classes: names, or names with colours, in the order of the class ids; read as pairs of both.
+        channels: of an image; other than three, or npy and tif of more than 8 bits, are read as arrays.
         ignore_label: id of void.
         id_map: from ids in the files to class ids or ``ignore_label``, or None if they are the same.
         splits: by name.
@@ -66,6 +67,7 @@ class Description(Strict):
     name: str = ""
     root: str = "."
     classes: Any
+    channels: int = Field(3, ge=1)
     ignore_label: int = Field(255, ge=0, le=LARGEST_ID)
     id_map: dict[int, int] | None = None
     splits: dict[str, Split] = Field(min_length=1)
@@ -187,6 +189,7 @@ def _register(name: str, split: str, dataset: CustomDataset) -> None:
         stuff_colors=[list(colour) for _, colour in dataset.description.classes],
         ignore_label=dataset.description.ignore_label,
         id_map=dataset.description.id_map or None,
+        channels=dataset.description.channels,
         evaluator_type="sem_seg",
         custom_file=dataset.path,
     )

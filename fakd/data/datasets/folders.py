@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 
-from ..images import open_image, shown_size
+from ..bands import array_size
 
 logger = logging.getLogger(__name__)
 
@@ -142,8 +142,7 @@ def make_record(image_file: str, label_file: str | None, image_id: str) -> dict:
     Raises:
         ValueError: the image cannot be read.
     """
-    with open_image(image_file) as picture:
-        width, height = shown_size(picture)
+    width, height = array_size(image_file)
     return {
         "file_name": image_file,
         **({} if label_file is None else {"sem_seg_file_name": label_file}),

@@ -31,7 +31,7 @@ class CoreMl(Format):
         """See :meth:`Format.write`."""
         import coremltools
 
-        program = program_of(network, metadata.size, batch).run_decompositions({})
+        program = program_of(network, metadata.size, batch, len(metadata.pixel_mean)).run_decompositions({})
         try:
             made = coremltools.convert(
                 program,

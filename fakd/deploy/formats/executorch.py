@@ -29,7 +29,7 @@ class ExecuTorch(Format):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        program = program_of(network, metadata.size, batch)
+        program = program_of(network, metadata.size, batch, len(metadata.pixel_mean))
         try:
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
             content = lowered.to_executorch().buffer

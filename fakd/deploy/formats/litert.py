@@ -31,7 +31,9 @@ class LiteRt(Format):
 
         assert metadata.size is not None  # check() lets no other through
         try:
-            made = litert_torch.convert(exportable(network), (torch.rand(batch, 3, *metadata.size),))
+            made = litert_torch.convert(
+                exportable(network), (torch.rand(batch, len(metadata.pixel_mean), *metadata.size),)
+            )
         except Exception as error:  # its passes raise many kinds of errors
             raise ValueError(f"LiteRT cannot express this network: {error}") from error
         with tempfile.TemporaryDirectory() as folder:

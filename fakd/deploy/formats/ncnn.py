@@ -37,7 +37,7 @@ class Ncnn(Format):
         assert metadata.size is not None  # check() lets no other through
         if batch != 1:
             raise ValueError("ncnn takes one image at a time.")
-        shape = (1, 3, *metadata.size)
+        shape = (1, len(metadata.pixel_mean), *metadata.size)
         with tempfile.TemporaryDirectory() as folder:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # tracing warns of every shape it takes for a constant

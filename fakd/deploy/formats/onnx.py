@@ -29,7 +29,9 @@ class OfGraph(Format):
         self, network: DeployedNetwork, metadata: ExportMetadata, opset: int = OPSET, batch: int = 1
     ) -> Files:
         """See :meth:`Format.write`."""
-        return self.of_graph(onnx_graph(program_of(network, metadata.size, batch), opset), metadata)
+        return self.of_graph(
+            onnx_graph(program_of(network, metadata.size, batch, len(metadata.pixel_mean)), opset), metadata
+        )
 
     @abstractmethod
     def of_graph(self, model: Any, metadata: ExportMetadata) -> Files:

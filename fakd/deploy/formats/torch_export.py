@@ -28,7 +28,7 @@ class TorchExport(Format):
     ) -> Files:
         """See :meth:`Format.write`."""
         buffer = io.BytesIO()
-        program = program_of(network, metadata.size, batch)
+        program = program_of(network, metadata.size, batch, len(metadata.pixel_mean))
         torch.export.save(program, buffer, extra_files=metadata.as_json())
         return {self.ending: buffer.getvalue()}
 

@@ -27,7 +27,7 @@ class TorchScript(Format):
         self, network: DeployedNetwork, metadata: ExportMetadata, opset: int = OPSET, batch: int = 1
     ) -> Files:
         """See :meth:`Format.write`."""
-        example = torch.rand(batch, 3, *(metadata.size or (96, 128)))
+        example = torch.rand(batch, len(metadata.pixel_mean), *(metadata.size or (96, 128)))
         buffer = io.BytesIO()
         with warnings.catch_warnings():
             # Tracing warns of every shape it takes for a constant; the comparison shows whether it may.

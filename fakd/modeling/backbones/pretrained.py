@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 from detectron2.utils.file_io import PathManager
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from ...checkpoint.checkpointer import load_tensors
@@ -80,7 +81,7 @@ def load_pretrained(net: nn.Module, path: str) -> None:
         if target is None:
             skipped.append(key)
         else:
-            found[target] = value
+            found[target] = _adapted(value, net.state_dict()[target])
     _check(net, found, path)
     net.load_state_dict(found, strict=False)
     logger.info(
@@ -90,6 +91,13 @@ def load_pretrained(net: nn.Module, path: str) -> None:
         layout,
         ", ".join(skipped) or "none",
     )
+
+
+def _adapted(value: Tensor, own: Tensor) -> Tensor:
+    """The weights of the first convolution for the network's number of channels; others as they are."""
+    if value.ndim != 4 or value.shape[1] != 3 or own.ndim != 4 or own.shape[1] == 3:
+        return value
+    return adapt_input_conv(own.shape[1], value)
 
 
 def _read(path: str) -> dict[str, Tensor]:

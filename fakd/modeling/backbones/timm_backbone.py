@@ -47,6 +47,8 @@ class TimmBackbone(Backbone):
         pretrained: "none", "timm" for the weights of timm's hub, "registry" for those inside packages of
             Python's registry, or the path of a file.
         options: ``[name, value, ...]``, further arguments of ``timm.create_model``.
+        in_channels: of the images. The first convolution's weights of ``pretrained``, which are for three,
+            are repeated and scaled as timm does (``adapt_input_conv``), or summed for one.
         any_size: resize images that the network does not take to the nearest size that it does: a multiple of
             a transformer's patch, or the one size of a network that was made for one. The maps then cover
             the image with other strides.
@@ -64,6 +66,7 @@ class TimmBackbone(Backbone):
         pretrained: str = "none",
         options: Sequence[Any] = (),
         any_size: bool = False,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         self.name = name
@@ -74,6 +77,8 @@ class TimmBackbone(Backbone):
         kwargs = _resnet_kwargs(stem, width)
         if name.startswith("hrnet_"):
             kwargs["feature_location"] = ""  # timm's default widens the branches for its classifier
+        if in_channels != 3:
+            kwargs["in_chans"] = in_channels
         kwargs.update(zip(options[::2], options[1::2], strict=True))
         self.net = _create(name, output_stride, kwargs, pretrained)
         if dilation_style == "mmseg":
@@ -111,10 +116,11 @@ class TimmBackbone(Backbone):
             "pretrained": backbone.PRETRAINED,
             "options": backbone.TIMM_OPTIONS,
             "any_size": backbone.ANY_SIZE,
+            "in_channels": input_shape.channels,
         }
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Maps by name; ``images`` (N, 3, H, W), normalised."""
+        """Maps by name; ``images`` (N, C, H, W), normalised."""
         size = self._fitting(*images.shape[-2:])
         if size != tuple(images.shape[-2:]):
             log_first_n(

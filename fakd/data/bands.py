@@ -1,0 +1,131 @@
+"""Images that are arrays of measured values: of more than 8 bits, or of other than three channels."""
+
+from types import ModuleType
+
+import numpy as np
+from detectron2.utils.file_io import PathManager
+
+from .images import DEEP_MODES, load, open_image, read_image, shown_size
+
+_TIF = (".tif", ".tiff")
+
+
+def is_array(path: str, channels: int = 3) -> bool:
+    """Whether :func:`read_array` reads a file, and not Pillow as a picture in colour.
+
+    Args:
+        path: of the file.
+        channels: INPUT.CHANNELS.
+    """
+    if channels != 3 or path.lower().endswith(".npy"):
+        return True
+    return path.lower().endswith(_TIF) and not _is_of_bytes(path)
+
+
+def _is_of_bytes(path: str) -> bool:
+    """Whether Pillow reads a file, with 8 bits a channel."""
+    try:
+        with open_image(path) as picture:
+            return picture.mode not in DEEP_MODES
+    except ValueError:  # it knows few kinds of tif
+        return False
+
+
+def read_array(path: str, channels: int | None = None) -> np.ndarray:
+    """(H, W, C) values as they stand in a file: three channels of bytes as uint8, all else as float32.
+
+    Args:
+        path: of an ``.npy`` of shape (H, W) or (H, W, C), of a tif of one image in any order of its axes, or
+            of a picture that Pillow reads.
+        channels: C, INPUT.CHANNELS; None for any.
+
+    Raises:
+        ValueError: the file cannot be read, is no image of numbers that are finite, or has another C; the
+            message names it.
+    """
+    try:
+        values = _values(path)
+    except Exception as error:  # of a damaged file each reader raises more than it documents
+        raise ValueError(f"Cannot read the image '{path}': {error}") from error
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3 or values.dtype.kind not in "uif" or not values.size:
+        raise ValueError(
+            f"The image '{path}' is {values.shape} of {values.dtype}, but must be (height, width, channels) "
+            "of numbers."
+        )
+    if channels not in (None, values.shape[2]):
+        raise ValueError(
+            f"The image '{path}' has {values.shape[2]} channels, but INPUT.CHANNELS is {channels}. Set that, "
+            "or 'channels' in the dataset's yaml, and as many values of MODEL.PIXEL_MEAN and PIXEL_STD."
+        )
+    if values.dtype == np.uint8 and values.shape[2] == 3:
+        return values
+    if not np.isfinite(values).all():
+        raise ValueError(f"The image '{path}' holds values that are not finite. Fill its gaps with a number.")
+    return values.astype(np.float32)
+
+
+def array_size(path: str) -> tuple[int, int]:
+    """Width and height of an image that may be an array, from its header.
+
+    Raises:
+        ValueError: the file cannot be read; the message names it.
+    """
+    if not is_array(path):
+        with open_image(path) as picture:
+            return shown_size(picture)
+    try:
+        if path.lower().endswith(".npy"):
+            height, width = np.load(PathManager.get_local_path(path), mmap_mode="r").shape[:2]
+            return width, height
+        with _tifffile().TiffFile(PathManager.get_local_path(path)) as file:
+            sides = dict(zip(file.series[0].axes, file.series[0].shape, strict=True))
+        return sides["X"], sides["Y"]
+    except Exception as error:  # as above
+        raise ValueError(f"Cannot read the image '{path}': {error}") from error
+
+
+def read_shown(path: str) -> np.ndarray:
+    """(H, W, 3) uint8 to look at: a picture's colours, or the first three channels of an array.
+
+    Each channel is stretched from its 2nd to its 98th percentile; fewer than three are shown in grey.
+
+    Raises:
+        ValueError: the file cannot be read; the message names it.
+    """
+    if path.lower().endswith(".npy") or not _is_of_bytes(path):
+        return stretched(read_array(path))
+    return read_image(path)
+
+
+def stretched(values: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 to look at, of (H, W, C) values; bytes in three channels stay as they are."""
+    if values.dtype == np.uint8 and values.shape[2] == 3:
+        return values
+    shown = values[..., :3] if values.shape[2] >= 3 else values[..., [0, 0, 0]]
+    low, high = np.percentile(shown, (2, 98), axis=(0, 1))
+    return (255 * ((shown - low) / np.maximum(high - low, 1e-6)).clip(0, 1)).astype(np.uint8)
+
+
+def _values(path: str) -> np.ndarray:
+    local = PathManager.get_local_path(path)
+    if path.lower().endswith(".npy"):
+        return np.load(local, allow_pickle=False)
+    if not path.lower().endswith(_TIF):
+        with open_image(path) as picture:
+            if picture.mode == "P":
+                raise ValueError("its pixels are indices of a palette")
+            return np.asarray(load(picture))
+    with _tifffile().TiffFile(local) as file:
+        values, axes = file.series[0].asarray(), file.series[0].axes
+    others = [i for i, axis in enumerate(axes) if axis not in "YX"]
+    return values.transpose(axes.index("Y"), axes.index("X"), *others)
+
+
+def _tifffile() -> ModuleType:
+    try:
+        import tifffile
+    except ImportError as error:
+        raise ValueError("tifffile is not installed: pip install 'fakd[tiff]'") from error
+    return tifffile
