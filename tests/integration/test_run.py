@@ -102,6 +102,14 @@ def test_two_test_sets_are_both_reported_and_the_first_decides(tiny, tmp_path):
     )
 
 
+def test_the_console_shows_neither_config_nor_build_settings(tiny, tmp_path, capsys):
+    tiny(tmp_path)
+    console, log = "".join(capsys.readouterr()), (tmp_path / "log.txt").read_text()
+    assert "fakd." in console and len(console.splitlines()) < len(log.splitlines()) / 3
+    for long in ("Environment:", "detectron2._C", "PyTorch built with", "MAX_ITER:"):
+        assert long in log and long not in console
+
+
 def test_two_runs_in_one_process_keep_their_logs_apart(tiny, tmp_path):
     tiny(tmp_path / "a")
     size = (tmp_path / "a" / "log.txt").stat().st_size
