@@ -9,7 +9,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))  # benchmarks/ is not installed with the package
 
 from benchmarks import harness, losses, reference, relation, tables
-from benchmarks.report import Bar, Report
+from benchmarks.report import Bar, Report, main
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +90,16 @@ def test_a_wrong_variant_is_not_timed():
 )
 def test_verdict_on_a_goal_of_three(value, at_most, timed, verdict):
     assert Bar("1", "", value, 3.0, at_most, timed).verdict == verdict
+
+
+@pytest.mark.parametrize(("values", "code"), [((3.0, 2.41), 0), ((3.0, 2.39), 1), ((), 0)])
+def test_a_bar_below_four_fifths_is_an_error_of_the_command(values, code, capsys):
+    def fill(report):
+        for value in values:
+            report.at_least("1", "speed-up", value, 3.0)
+
+    assert main(fill, []) == code
+    assert ("MISSED" in capsys.readouterr().out) is bool(code)
 
 
 def test_literal_forms_agree_with_plain_ones_without_augmentation():
