@@ -178,6 +178,14 @@ class Spec(Strict):
                 raise ValueError(f"{where}no student; name its config file under 'base' or in the pair")
         return pairs
 
+    @field_validator("methods")
+    @classmethod
+    def _are_students(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        for method in methods:
+            if Path(method).stem == "teacher":
+                raise ValueError(f"{method!r} has the name that teachers have in a report; rename it")
+        return methods
+
     @field_validator("keys")
     @classmethod
     def _are_axes(cls, keys: dict[str, Any]) -> dict[str, Any]:

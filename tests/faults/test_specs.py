@@ -50,6 +50,10 @@ def test_what_is_no_sweep(refused, text, message):
     [
         ({"methods": [5]}, "methods[0] is 5, but must be a text"),
         ({"methods": "fakd"}, "methods is 'fakd', but must be a list"),
+        (
+            {"methods": ["my/teacher.yaml"]},
+            "methods: 'my/teacher.yaml' has the name that teachers have in a report",
+        ),
         ({"methods": None}, "methods is None, but must be a list"),
         ({"stop": 5}, "stop is 5, but must be keys with values"),
         ({"stop": {"iterations": 0}}, "stop.iterations is 0, but must be greater than 0"),
