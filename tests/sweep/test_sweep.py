@@ -112,7 +112,7 @@ def test_a_killed_sweep_goes_on_and_ends_like_an_undisturbed_one(sweep):
     """The driver is killed in the middle, later a trial kills itself, one runs out of memory, one fails."""
     folder, marker, given = sweep
     output = folder / "output"
-    process = start(folder, given, output, "--cpus", "2")
+    process = start(folder, given, output, "--cpus", "2", "--allow-plugins")
     waiting = output / "runs" / "waits" / "seed0"
     finished = output / "runs" / "student" / "seed0" / "result.json"
     wait_for(lambda: finished.exists() and (waiting / "model_0000001.pth").exists(), process)
@@ -126,7 +126,7 @@ def test_a_killed_sweep_goes_on_and_ends_like_an_undisturbed_one(sweep):
     written = finished.stat().st_mtime_ns
     (marker / "Waits").touch()
 
-    process = start(folder, given, output, "--cpus", "2", "--resume")
+    process = start(folder, given, output, "--cpus", "2", "--allow-plugins", "--resume")
     told = process.communicate(timeout=600)[0]
     assert process.returncode == 1 and "this never works" in told, told
     assert_same(outcome(folder / "by_hand"), outcome(output))
