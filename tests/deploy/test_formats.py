@@ -20,7 +20,13 @@ def skip_without(name):
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize(("name", "model"), [("openvino", "isanet_r18"), ("openvino", "deeplabv3plus_mbv2")])
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        pytest.param("openvino", "isanet_r18", marks=pytest.mark.slow),  # a minute
+        ("openvino", "deeplabv3plus_mbv2"),
+    ],
+)
 def test_a_runtime_computes_what_pytorch_does(name, model, tmp_path):
     skip_without(name)
     made = FORMATS[name]
