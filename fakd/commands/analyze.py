@@ -12,6 +12,7 @@ from fakd.engine.model_summary import summarize, summary_table
 from fakd.report.report import write_report
 
 from . import typed
+from .arguments import add_reading
 
 
 def _model(args: argparse.Namespace) -> None:
@@ -72,22 +73,7 @@ def main() -> None:
         help="run that the others are compared with (default: the student without a teacher)",
     )
     several.add_argument("--output", default="output/compare", metavar="DIR", help="default: %(default)s")
-    several.add_argument(
-        "--images",
-        type=int,
-        default=40,
-        metavar="N",
-        help="number of test images to predict; those where the runs differ most are shown; "
-        "0: no pictures of predictions (default: %(default)s)",
-    )
-    several.add_argument(
-        "--allow-plugins", action="store_true", help="run the PLUGINS named in the runs' configs"
-    )
-    several.add_argument(
-        "--allow-pickle",
-        action="store_true",
-        help="open pickled weights, which can run any code, where the configs allow it",
-    )
+    add_reading(several)
     several.set_defaults(command=_compare)
     args = parser.parse_args()
     args.command(args)

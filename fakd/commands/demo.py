@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from fakd.deploy.source import add_source
-from fakd.predict import Predictor
 from fakd.predict.demo import KINDS, Demo, find_inputs
+
+from .arguments import add_predictor, build_predictor, check_predictor
 
 EXAMPLES = """
 examples:
@@ -28,8 +28,7 @@ def _parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("inputs", nargs="*", metavar="INPUT", help="picture, folder or video")
-    add_source(parser)
-    add("--exported", metavar="FILE", help="a file written by ``fakd export``, in place of --run")
+    add_predictor(parser)
     add("--webcam", type=int, metavar="N", help="number of the camera; the first is 0")
     add("--max-frames", type=int, metavar="N", help="frames of each video or camera (default: all)")
     add("--output", type=Path, default=Path("output/demo"), metavar="DIR", help="default: %(default)s")
@@ -41,13 +40,10 @@ def _parse() -> argparse.Namespace:
         metavar="X",
         help="opacity of the overlay, 0 to 1 (default: 0.5)",
     )
-    add("--batch-size", type=int, default=1, metavar="N", help="pictures or frames per batch (default: 1)")
-    add("--device", metavar="NAME", help="such as cpu or cuda (default: a GPU if there is one)")
     args = parser.parse_args()
     if not args.inputs and args.webcam is None:
         parser.error("give pictures, folders or videos, or --webcam N")
-    if sum(map(bool, (args.run, args.config_file, args.exported))) != 1:
-        parser.error("name the student by one of --run, --config-file (with --weights) and --exported")
+    check_predictor(parser, args)
     if not 0 <= args.opacity <= 1:
         parser.error(f"--opacity must lie in 0 to 1, got {args.opacity}")
     return args
@@ -57,15 +53,7 @@ def main() -> int:
     """Runs the command line."""
     args = _parse()
     pictures, videos = find_inputs(args.inputs)
-    predictor = Predictor(
-        args.run or args.config_file or args.exported,
-        args.weights,
-        device=args.device,
-        batch_size=args.batch_size,
-        opts=args.opts,
-        allow_plugins=args.allow_plugins,
-        allow_pickle=args.allow_pickle,
-    )
+    predictor = build_predictor(args)
     demo = Demo(predictor, args.output, args.kind, args.opacity)
     if pictures:
         demo.pictures(pictures)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from fakd.deploy.source import add_source
-from fakd.predict import Predictor
 from fakd.predict.demo import find_inputs
 from fakd.predict.pseudo_label import write_pseudo_labels
+
+from .arguments import add_predictor, build_predictor, check_predictor
 
 EXAMPLES = """
 examples:
@@ -43,18 +43,14 @@ def _parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="picture or folder")
-    add_source(parser)
-    add("--exported", metavar="FILE", help="a file of ``fakd export``, in place of --run")
+    add_predictor(parser)
     add("--output", type=Path, default=Path("output/pseudo"), metavar="DIR", help="default: %(default)s")
     add("--confidence", type=_share, default=0.9, metavar="P", help="least probability (default: 0.9)")
     add("--class-confidence", type=_named, nargs="+", default=[], metavar="CLASS=P", help="of single classes")
     add("--keep", type=_share, metavar="X", help="in their place: the share of each class's pixels")
     add("--ignore-label", type=int, default=255, metavar="ID", help="of void in the labels (default: 255)")
-    add("--batch-size", type=int, default=1, metavar="N", help="pictures at once (default: 1)")
-    add("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
     args = parser.parse_args()
-    if sum(map(bool, (args.run, args.config_file, args.exported))) != 1:
-        parser.error("name the network by one of --run, --config-file (with --weights) and --exported")
+    check_predictor(parser, args)
     return args
 
 
@@ -64,15 +60,7 @@ def main() -> None:
     pictures, videos = find_inputs(args.inputs)
     if videos:
         raise ValueError(f"'{videos[0][0]}' is a video: labels are of pictures. Give its frames as pictures.")
-    predictor = Predictor(
-        args.run or args.config_file or args.exported,
-        args.weights,
-        device=args.device,
-        batch_size=args.batch_size,
-        opts=args.opts,
-        allow_plugins=args.allow_plugins,
-        allow_pickle=args.allow_pickle,
-    )
+    predictor = build_predictor(args)
     by_class = dict(args.class_confidence)
     found = write_pseudo_labels(
         predictor, pictures, args.output, args.confidence, by_class, args.keep, args.ignore_label

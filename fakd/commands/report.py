@@ -12,6 +12,7 @@ from fakd.report.report import write_report
 from fakd.report.sections import SECTIONS
 
 from . import typed
+from .arguments import add_reading
 
 EXAMPLES = f"""
 examples:
@@ -41,20 +42,7 @@ def _parse() -> argparse.Namespace:
         metavar="RUN",
         help="run that others are compared with, by name or folder (default: the student without a teacher)",
     )
-    add(
-        "--images",
-        type=int,
-        default=40,
-        metavar="N",
-        help="number of test images to predict; those where the runs differ most are shown; "
-        "0: no pictures of predictions (default: %(default)s)",
-    )
-    add("--allow-plugins", action="store_true", help="run the PLUGINS named in the runs' configs")
-    add(
-        "--allow-pickle",
-        action="store_true",
-        help="open pickled weights, which can run any code, where the configs allow it",
-    )
+    add_reading(parser)
     add("--sections", nargs="+", default=[], metavar="NAME", help="only the sections whose names begin so")
     add("--side-by-side", action="store_true", help="write one table, with columns for each PATH")
     add("--paper", default="", metavar="PROJECT", help="show the values of this project's paper beside ours")

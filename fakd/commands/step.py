@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from fakd.config import check_recipe, load_config
 from fakd.engine import provenance
 from fakd.engine.logs import run_logging
 from fakd.engine.step_cost import advice, step_costs
+
+from .arguments import add_training, load_training
 
 EXAMPLES = """
 example:
@@ -25,22 +26,17 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_training(parser)
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="config of the training")
-    add("--recipe", metavar="NAME", help="distillation method, in place of KD.RECIPE; 'student': none")
-    add("--allow-plugins", action="store_true", help="run the code that the recipe names")
     add("--rounds", type=int, default=5, metavar="N", help="how often each part is timed (default: 5)")
     add("--threads", type=int, default=0, metavar="N", help="threads of the CPU (default: PyTorch's)")
-    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys, as MODEL.DEVICE cpu")
     return parser.parse_args()
 
 
 def main() -> None:
     """Runs the command line."""
     args = _parse()
-    if not args.allow_plugins:
-        check_recipe(args.recipe, args.config_file, args.opts)
-    cfg = load_config(args.config_file, args.opts, args.recipe)
+    cfg = load_training(args)
     cfg.freeze()
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,8 @@ from .teacher_form import quicken
 
 DATA, TEACHER, FORWARD, BACKWARD = "data", "teacher", "student, forward", "student, backward"
 CROSS_ENTROPY, OPTIMIZER = "cross-entropy", "optimizer"
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else PyTorch's profiler tells of every start and stop
 
 Part = Callable[[], object]
 

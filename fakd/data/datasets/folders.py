@@ -42,12 +42,8 @@ def list_pairs(
         ValueError: two images share a stem, or an image cannot be read.
     """
     for folder in (image_folder, label_folder):
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(f"No folder '{os.path.abspath(folder)}'. {remedy}")
-    images = _by_stem(image_folder, image_suffix)
-    if not images:
-        what = f"'*{image_suffix}'" if image_suffix else "png or jpg image"
-        raise FileNotFoundError(f"No {what} in '{os.path.abspath(image_folder)}'. {remedy}")
+        _check_folder(folder, remedy)
+    images = _images(image_folder, image_suffix, remedy)
     labels = set(_files(label_folder))
     records = []
     for stem in images if stems is None else stems:
@@ -79,12 +75,8 @@ def list_pictures(folder: str, remedy: str, image_suffix: str = "") -> list[dict
         FileNotFoundError: the folder is missing or holds no image.
         ValueError: two images share a stem, of which one may be the other's label, or one cannot be read.
     """
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"No folder '{os.path.abspath(folder)}'. {remedy}")
-    images = _by_stem(folder, image_suffix)
-    if not images:
-        what = f"'*{image_suffix}'" if image_suffix else "png or jpg image"
-        raise FileNotFoundError(f"No {what} in '{os.path.abspath(folder)}'. {remedy}")
+    _check_folder(folder, remedy)
+    images = _images(folder, image_suffix, remedy)
     if beside := _labels_beside(folder, images):
         logger.warning(
             "'%s' is taken for images without labels, but '%s' looks like the label of one of them. If it "
@@ -111,7 +103,12 @@ def _labels_beside(folder: str, images: Mapping[str, str]) -> str:
     return next(filter(os.path.isfile, candidates), "")
 
 
-def _by_stem(folder: str, suffix: str) -> dict[str, str]:
+def _check_folder(folder: str, remedy: str) -> None:
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"No folder '{os.path.abspath(folder)}'. {remedy}")
+
+
+def _images(folder: str, suffix: str, remedy: str) -> dict[str, str]:
     """The images of a folder by name without suffix, sorted."""
     images: dict[str, str] = {}
     for name in sorted(_files(folder)):
@@ -124,6 +121,9 @@ def _by_stem(folder: str, suffix: str) -> dict[str, str]:
                 "the other, tell them apart by their ends (image_suffix, label_suffix)."
             )
         images[stem] = name
+    if not images:
+        what = f"'*{suffix}'" if suffix else "png or jpg image"
+        raise FileNotFoundError(f"No {what} in '{os.path.abspath(folder)}'. {remedy}")
     return images
 
 

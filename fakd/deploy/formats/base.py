@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from fakd.deploy.metadata import ExportMetadata
@@ -111,6 +112,29 @@ class Format(ABC):
         if not str(path).endswith(self.ending):
             raise ValueError(f"A file of the format {self.name} must end in {self.ending}, unlike '{path}'.")
         return str(path).removesuffix(self.ending)
+
+
+def open_graph(
+    load: Callable[[dict[str, str]], Callable[[Tensor], Tensor]], path: Path, threads: int
+) -> tuple[Run, Mapping[str, str]]:
+    """:meth:`Format.open` for graphs that PyTorch itself runs.
+
+    Args:
+        load: opens the file, and fills the values of a dictionary whose keys are the names of the metadata.
+        path, threads: see :meth:`Format.open`.
+    """
+    found = dict.fromkeys(ExportMetadata.model_fields, "")
+    try:
+        graph = load(found)
+    except Exception as error:  # a foreign file fails in too many ways to name
+        raise ValueError(f"PyTorch cannot open '{path}': {error}") from error
+    if threads:
+        torch.set_num_threads(threads)
+
+    def run(image: Tensor) -> Tensor:  # no sub-module, for the graph refuses eval()
+        return graph(image)
+
+    return run, found
 
 
 _NAME = "fakd.json"

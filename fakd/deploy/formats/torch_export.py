@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fakd.deploy.metadata import ExportMetadata
 from fakd.deploy.network import DeployedNetwork, program_of
 
-from .base import OPSET, Files, Format, Run
+from .base import OPSET, Files, Format, Run, open_graph
 
 
 class TorchExport(Format):
@@ -34,15 +33,4 @@ class TorchExport(Format):
 
     def open(self, path: Path, device: str = "cpu", threads: int = 0) -> tuple[Run, Mapping[str, str]]:
         """See :meth:`Format.open`; on the CPU."""
-        found = dict.fromkeys(ExportMetadata.model_fields, "")
-        try:
-            graph = torch.export.load(path, extra_files=found).module()
-        except Exception as error:  # a foreign file fails in too many ways to name
-            raise ValueError(f"PyTorch cannot open '{path}': {error}") from error
-        if threads:
-            torch.set_num_threads(threads)
-
-        def run(image: Tensor) -> Tensor:  # no sub-module, for the graph refuses eval()
-            return graph(image)
-
-        return run, found
+        return open_graph(lambda found: torch.export.load(path, extra_files=found).module(), path, threads)

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fakd.deploy.metadata import ExportMetadata
 from fakd.deploy.network import DeployedNetwork
 
-from .base import OPSET, Files, Format, Run
+from .base import OPSET, Files, Format, Run, open_graph
 
 
 class TorchScript(Format):
@@ -38,15 +37,4 @@ class TorchScript(Format):
 
     def open(self, path: Path, device: str = "cpu", threads: int = 0) -> tuple[Run, Mapping[str, str]]:
         """See :meth:`Format.open`; on the CPU."""
-        found = dict.fromkeys(ExportMetadata.model_fields, "")
-        try:
-            graph = torch.jit.load(path, "cpu", _extra_files=found)
-        except Exception as error:  # a foreign file fails in too many ways to name
-            raise ValueError(f"PyTorch cannot open '{path}': {error}") from error
-        if threads:
-            torch.set_num_threads(threads)
-
-        def run(image: Tensor) -> Tensor:  # no sub-module, for the graph refuses eval()
-            return graph(image)
-
-        return run, found
+        return open_graph(lambda found: torch.jit.load(path, "cpu", _extra_files=found), path, threads)
