@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 from .precision import autocast
 
-# Of one strip of up-sampled scores: fits a CPU's cache, and is large enough for a GPU's launch overhead.
-_STRIP_BYTES = {"cpu": 4 << 20}
+# Of one strip of up-sampled scores: fits a CPU's cache and is not given back to the system after every strip;
+# large enough for a GPU's launch overhead.
+_STRIP_BYTES = {"cpu": 2 << 20}
 _STRIP_BYTES_ELSEWHERE = 256 << 20
 
 
@@ -38,18 +38,16 @@ def upsampled_cross_entropy(
         labels: (N, H, W) int64, 0 to K - 1 or ``ignore_value``.
         ignore_value: label of pixels that do not count.
         align_corners: of the resizing.
-        weight: (K,) factor of the pixels of each class.
+        weight: (K,) factor of the pixels of each class; None: 1.
         strip_bytes: size of a strip; by default one that suits the device.
 
     Returns:
         A scalar in the dtype of the logits; it can be differentiated once.
     """
-    if weight is None:
-        weight = logits.new_ones(logits.shape[1])
+    if weight is not None:
+        weight = weight.to(logits.dtype)
     with autocast(logits.device, None):
-        return _UpsampledCrossEntropy.apply(
-            logits, labels, weight.to(logits.dtype), ignore_value, align_corners, strip_bytes
-        )
+        return _UpsampledCrossEntropy.apply(logits, labels, weight, ignore_value, align_corners, strip_bytes)
 
 
 def hardest_labels(
@@ -101,22 +99,12 @@ def upsampled_jaccard(
         smooth: e, in pixels.
 
     Returns:
-        A scalar in [0, 1], in the dtype of the logits; zero where all is void.
+        A scalar in [0, 1], in the dtype of the logits; zero where all is void. It can be differentiated once.
     """
-
-    def sums(z: Tensor, strip: _Strip) -> Tensor:
-        target = labels[:, None, strip.rows]  # (N, 1, r, W)
-        valid = target != ignore_value
-        p = strip.scores(z).softmax(1) * valid  # (N, K, r, W)
-        y = torch.zeros_like(p).scatter_(1, target.where(valid, 0), valid.to(p.dtype))  # (N, K, r, W)
-        return torch.stack([x.sum((0, 2, 3)) for x in (p * y, p, y)])  # (3, K)   I, P, Y
-
     with autocast(logits.device, None):
-        totals = logits.new_zeros(3, logits.shape[1])
-        for strip in _strips(logits, labels.shape, align_corners, strip_bytes):
-            # The backward pass makes each strip anew, since all sums must be known first.
-            totals = totals + checkpoint(sums, logits, strip, use_reentrant=False, preserve_rng_state=False)
-        hits, predicted, labelled = totals
+        hits, predicted, labelled = _SoftCounts.apply(
+            logits, labels, ignore_value, align_corners, strip_bytes
+        )
         jaccard = (hits + smooth) / (predicted + labelled - hits + smooth)
         present = (labelled > 0).to(logits.dtype)
         return ((1 - jaccard) * present).sum() / present.sum().clamp(min=1)
@@ -132,6 +120,22 @@ class _Strip:
     def scores(self, logits: Tensor) -> Tensor:
         """(N, K, r, W) up-sampled: Z = R z C'."""
         return self.mixed @ logits[:, :, self.sources] @ self.columns.T
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The softmax of the scores over the classes, made in place."""
+        scores = self.scores(logits)
+        scores -= scores.amax(1, keepdim=True)
+        return scores.exp_().div_(scores.sum(1, keepdim=True))
+
+    def add_gradient(self, slope: Tensor, of_scores: Tensor) -> None:
+        """Adds to the gradient (N, K, h, w) of the logits that of the scores (N, K, r, W): R' (...) C."""
+        slope[:, :, self.sources] += self.mixed.T @ (of_scores @ self.columns)
+
+    def targets(self, labels: Tensor, ignore_value: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Classes (N, 1, r, W), 0 where void, and 1 where there is one or 0."""
+        target = labels[:, None, self.rows]
+        counts = target != ignore_value
+        return target.where(counts, 0), counts.to(dtype)
 
 
 def _strips(
@@ -155,7 +159,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         ctx: Any,
         logits: Tensor,
         labels: Tensor,
-        weight: Tensor,
+        weight: Tensor | None,
         ignore_value: int,
         align_corners: bool,
         strip_bytes: int | None,
@@ -164,10 +168,11 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         total = logits.new_zeros(())
         for strip in _strips(logits, labels.shape, align_corners, strip_bytes):
             scores = strip.scores(logits)  # (N, K, r, W)   Z
-            target = labels[:, None, strip.rows]  # (N, 1, r, W)   y
-            counts = target != ignore_value  # (N, 1, r, W)
-            target = target.where(counts, 0)
-            factor = weight[target] * counts  # (N, 1, r, W)   w_y, 0 where void
+            target, factor = strip.targets(
+                labels, ignore_value, logits.dtype
+            )  # (N, 1, r, W)   y; 0 where void
+            if weight is not None:
+                factor *= weight[target]  # (N, 1, r, W)   w_y
             scores -= scores.amax(1, keepdim=True)
             chosen = scores.gather(1, target)  # (N, 1, r, W)   Z_y
             total_exp = scores.exp_().sum(1, keepdim=True)  # (N, 1, r, W)   sum_c exp Z_c
@@ -175,7 +180,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
             if slope is not None:
                 scores *= factor / total_exp  # (N, K, r, W)   w_y p
                 scores.scatter_(1, target, scores.gather(1, target) - factor)  # w_y (p - 1[c = y])
-                slope[:, :, strip.sources] += strip.mixed.T @ (scores @ strip.columns)  # R' (...) C
+                strip.add_gradient(slope, scores)
         ctx.save_for_backward(slope)
         return total
 
@@ -184,6 +189,53 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         return grad * slope, None, None, None, None, None
+
+
+class _SoftCounts(torch.autograd.Function):
+    """I, P and Y of :func:`upsampled_jaccard`, (3, K).
+
+    The backward pass makes each strip anew, since the gradient of a pixel depends on all sums.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        ignore_value: int,
+        align_corners: bool,
+        strip_bytes: int | None,
+    ) -> Tensor:
+        ctx.save_for_backward(logits, labels)
+        ctx.options = ignore_value, align_corners, strip_bytes
+        sums = logits.new_zeros(3, logits.shape[1])
+        for strip in _strips(logits, labels.shape, align_corners, strip_bytes):
+            target, counts = strip.targets(labels, ignore_value, logits.dtype)  # (N, 1, r, W)   y
+            p = strip.probabilities(logits)  # (N, K, r, W)
+            hits = p.gather(1, target) * counts  # (N, 1, r, W)   p_y
+            sums[1] += p.mul_(counts).sum((0, 2, 3))
+            p.zero_()
+            sums[0] += p.scatter_(1, target, hits).sum((0, 2, 3))
+            sums[2] += p.scatter_(1, target, counts).sum((0, 2, 3))
+        return sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        logits, labels = ctx.saved_tensors
+        ignore_value, align_corners, strip_bytes = ctx.options
+        of_hits, of_predicted = grad[0], grad[1, :, None, None]  # (K,) and (K, 1, 1)   dL/dI, dL/dP
+        slope = torch.zeros_like(logits)  # (N, K, h, w)
+        for strip in _strips(logits, labels.shape, align_corners, strip_bytes):
+            target, counts = strip.targets(labels, ignore_value, logits.dtype)  # (N, 1, r, W)   y
+            p = strip.probabilities(logits).mul_(counts)  # (N, K, r, W)
+            # g_c = dL/dp_c = dL/dP_c + dL/dI_c 1[c = y];  dL/dZ_c = p_c (g_c - sum_j p_j g_j)
+            chosen = p.gather(1, target) * of_hits[target]  # (N, 1, r, W)   p_y dL/dI_y
+            scores = p * of_predicted  # (N, K, r, W)
+            scores.scatter_(1, target, scores.gather(1, target) + chosen)  # p_c g_c
+            scores.addcmul_(p, scores.sum(1, keepdim=True), value=-1)
+            strip.add_gradient(slope, scores)
+        return slope, None, None, None, None
 
 
 @lru_cache(maxsize=64)

@@ -58,7 +58,7 @@ class Segmentor(nn.Module):
 
     pixel_mean: Tensor
     pixel_std: Tensor
-    class_weights: Tensor
+    class_weights: Tensor | None
 
     @configurable
     def __init__(
@@ -100,7 +100,8 @@ class Segmentor(nn.Module):
         self.loss_mean = loss_mean
         self.hardest = hardest
         self.jaccard_weight = jaccard_weight
-        self.register_buffer("class_weights", torch.tensor(class_weights or [1.0] * k), False)
+        weights = torch.tensor(class_weights) if class_weights else None
+        self.register_buffer("class_weights", weights, False)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         if channels_last:
@@ -216,6 +217,8 @@ class Segmentor(nn.Module):
         if self.loss_mean == "all":
             return total / labels.numel()
         valid = labels != self.ignore_value
+        if self.class_weights is None:
+            return total / valid.sum().clamp(min=1)
         weights = self.class_weights[labels.where(valid, 0)] * valid  # (N, H, W)
         return total / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
