@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fakd.config import load_config
-from fakd.engine.teacher_form import half_of_device
+from fakd.functional.precision import half_of_device
 from fakd.report.report import write_report
 from fakd.sweep.local import run_locally
 from fakd.sweep.spec import Options, options_of, parse_spec
@@ -69,4 +69,4 @@ def machine_options(typed: Options) -> Options:
     """What makes a step shorter on this machine: mixed precision only where the device is fast at it."""
     words = [str(word) for item in typed.items() for word in item]
     device = torch.device(load_config("configs/toyscenes/teacher.yaml", words).MODEL.DEVICE)
-    return {"MODEL.CHANNELS_LAST": True, "SOLVER.AMP.ENABLED": bool(half_of_device(device))}
+    return {"SOLVER.AMP.ENABLED": bool(half_of_device(device))}

@@ -195,7 +195,9 @@ KEYS: dict[str, Key] = {
     "SOLVER.GAMMA": key(0.1, "WarmupMultiStepLR, WarmupStepWithFixedGammaLR: factor of each fall", above=0),
     "SOLVER.NUM_DECAYS": key(3, "WarmupStepWithFixedGammaLR: number of falls", least=1),
     "SOLVER.BASE_LR_END": key(0.0, "WarmupCosineLR: learning rate at the end", least=0),
-    "SOLVER.AMP.ENABLED": key(False, "mixed precision, in bfloat16 where the device has it"),
+    "SOLVER.AMP.ENABLED": key(
+        False, "mixed precision, in bfloat16 where the device has it; a CPU that has not stays in float32"
+    ),
     "SOLVER.CLIP_GRADIENTS.ENABLED": key(False, "limit the gradient"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": key(
         "value", "each entry, or the norm of each parameter", choices=("value", "norm")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fakd.files import atomic_write
-from fakd.functional.precision import autocast
+from fakd.functional.precision import HALVES, autocast, half_of_device
 
 
 class StepTrainer(SimpleTrainer):
@@ -116,12 +116,8 @@ class StepTrainer(SimpleTrainer):
 
 
 def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """What a config computes in beside float32; None: nothing else."""
-    if not cfg.SOLVER.AMP.ENABLED:
-        return None
-    if cfg.MODEL.DEVICE == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float16
+    """What a config computes in beside float32; None: nothing else, as on a CPU that has no bfloat16."""
+    return HALVES.get(half_of_device(torch.device(cfg.MODEL.DEVICE))) if cfg.SOLVER.AMP.ENABLED else None
 
 
 class _Readout:

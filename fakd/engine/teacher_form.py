@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fakd.data import build_train_loader
 from fakd.files import atomic_write
+from fakd.functional.precision import HALVES, half_of_device
 from fakd.modeling import Distiller
 from fakd.modeling.batch import stack_images
 from fakd.modeling.fast_teacher import agreement
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 # What `auto` asks of a form, on the first batch: the same arg-max on this share of the pixels, and no logit
 # further from float32's than this share of the largest.
 LEAST_SAME = 0.999
+# What a form that is named has to keep for no warning: half precision turns near ties over.
+LEAST_SAME_NAMED = 0.99
 MOST_ERROR = 0.01
 _SECONDS = 1.0  # of measuring
 _ROUNDS = 5
@@ -72,41 +75,37 @@ def quicken(model: Distiller, cfg: CfgNode, resumed: bool, keep: bool = True) ->
 def candidates(device: torch.device, asked: Sequence[str], mixed_precision: bool) -> list[tuple[str, ...]]:
     """The forms to try, the fastest first.
 
+    A half precision that is asked for is left out on a CPU without instructions for it, which would take
+    several times as long.
+
     Args:
         device: the teacher's.
         asked: KD.TEACHER.FAST, not `off`.
         mixed_precision: autocast gives half precision already.
     """
+    fast = half_of_device(device)
     if tuple(asked) != ("auto",):
-        return [tuple(asked)]
+        slow = HALVES if device.type == "cpu" and not fast else ()
+        return [tuple(word for word in asked if word not in slow)]
     exact = ("fold", "channels_last")
-    half = "" if mixed_precision else half_of_device(device)
+    half = "" if mixed_precision else fast
     return [*([(*exact, half)] if half else []), exact]
-
-
-def half_of_device(device: torch.device) -> str:
-    """The half precision that a device computes faster than float32; "" if there is none."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device.type != "cpu":
-        return ""
-    known = torch.cpu.get_capabilities()
-    return "bf16" if known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16") else ""
 
 
 def _chosen(model: Distiller, teacher: FrozenTeacher, cfg: CfgNode) -> tuple[str, ...]:
     images, asked = _first_images(model, cfg), tuple(cfg.KD.TEACHER.FAST)
+    auto = asked == ("auto",)
     plain = _compared(teacher.encode(images))
     for form in candidates(images.device, asked, cfg.SOLVER.AMP.ENABLED):
         other = FrozenTeacher(teacher.network, teacher.input_format, teacher.scale)
         other.take_form(form)
         same, error = agreement(_compared(other.encode(images)), plain)
-        agrees = same >= LEAST_SAME and error <= MOST_ERROR
+        agrees = same >= (LEAST_SAME if auto else LEAST_SAME_NAMED) and error <= MOST_ERROR
         found = (
-            f"{', '.join(form)}: the arg-max of {100 * same:.2f} % of a batch's pixels is float32's, and no "
-            f"logit differs by more than {error:.1e} of the largest"
+            f"{', '.join(form) or 'float32'}: the arg-max of {100 * same:.2f} % of a batch's pixels is "
+            f"float32's, and no logit differs by more than {error:.1e} of the largest"
         )
-        if agrees or asked != ("auto",):
+        if agrees or not auto:
             before, after = _milliseconds(teacher, other, images)
             logger.log(
                 logging.INFO if agrees and after <= 1.05 * before else logging.WARNING,

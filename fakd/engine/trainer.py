@@ -96,6 +96,11 @@ class Trainer(DefaultTrainer):
             share_batch_norm(model)
         if amp_dtype(cfg) is not None and cfg.MODEL.DEVICE == "cpu":
             keep_depthwise_in_float32(model)
+        elif amp_dtype(cfg) is None and cfg.SOLVER.AMP.ENABLED:
+            logger.warning(
+                "SOLVER.AMP.ENABLED changes nothing: this processor has no instructions for bfloat16, which "
+                "would take several times as long as float32."
+            )
         _check_batch(cfg, getattr(model, "student", model))
         state = getattr(model, "distillation_state", None)
         on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}

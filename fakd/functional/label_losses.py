@@ -118,8 +118,8 @@ class _Strip:
         self.mixed, self.columns = mixed, columns  # (r, l) and (W, w)
 
     def scores(self, logits: Tensor) -> Tensor:
-        """(N, K, r, W) up-sampled: Z = R z C'."""
-        return self.mixed @ logits[:, :, self.sources] @ self.columns.T
+        """(N, K, r, W) up-sampled: Z = R (z C')."""
+        return self.mixed @ (logits[:, :, self.sources] @ self.columns.T)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """The softmax of the scores over the classes, made in place."""
@@ -128,8 +128,8 @@ class _Strip:
         return scores.exp_().div_(scores.sum(1, keepdim=True))
 
     def add_gradient(self, slope: Tensor, of_scores: Tensor) -> None:
-        """Adds to the gradient (N, K, h, w) of the logits that of the scores (N, K, r, W): R' (...) C."""
-        slope[:, :, self.sources] += self.mixed.T @ (of_scores @ self.columns)
+        """Adds to the gradient (N, K, h, w) of the logits that of the scores (N, K, r, W): (R' ...) C."""
+        slope[:, :, self.sources] += (self.mixed.T @ of_scores) @ self.columns
 
     def targets(self, labels: Tensor, ignore_value: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Classes (N, 1, r, W), 0 where void, and 1 where there is one or 0."""
@@ -172,7 +172,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
                 labels, ignore_value, logits.dtype
             )  # (N, 1, r, W)   y; 0 where void
             if weight is not None:
-                factor *= weight[target]  # (N, 1, r, W)   w_y
+                factor *= weight.gather(0, target.flatten()).view_as(factor)  # (N, 1, r, W)   w_y
             scores -= scores.amax(1, keepdim=True)
             chosen = scores.gather(1, target)  # (N, 1, r, W)   Z_y
             total_exp = scores.exp_().sum(1, keepdim=True)  # (N, 1, r, W)   sum_c exp Z_c

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..functional.precision import HALVES
 from .segmentor import Segmentor
 
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FORMS = ("fold", "channels_last", *HALVES, "compile")
 
 

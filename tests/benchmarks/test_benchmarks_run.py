@@ -52,7 +52,7 @@ def test_the_fast_step_runs(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     report = Report(tiny=True)
     fast.fill(report)
-    assert [bar.number for bar in report.bars] == ["fast"] * 7
+    assert [bar.number for bar in report.bars] == ["fast"] * 5
 
 
 def test_allocations_are_those_alive_together():

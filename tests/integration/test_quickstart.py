@@ -11,7 +11,7 @@ from fakd.commands.quickstart import machine_options, main
 def test_mixed_precision_only_where_the_processor_is_fast_at_it(monkeypatch, known):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
     options = machine_options({"MODEL.DEVICE": "cpu"})
-    assert options == {"MODEL.CHANNELS_LAST": True, "SOLVER.AMP.ENABLED": bool(known)}
+    assert options == {"SOLVER.AMP.ENABLED": bool(known)}
 
 
 def test_camvid_by_one_flag(tmp_path, monkeypatch):

@@ -164,6 +164,14 @@ def test_mixed_precision_trains_and_is_resumed(tiny, teacher, tmp_path):
     assert_same_weights(weights(tmp_path / "a" / "model_final.pth"), final)
 
 
+def test_a_processor_without_bfloat16_stays_in_float32(tiny, tmp_path, monkeypatch, caplog):
+    tiny(tmp_path / "plain")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    tiny(tmp_path / "mixed", "SOLVER.AMP.ENABLED", True)
+    assert "SOLVER.AMP.ENABLED changes nothing" in caplog.text
+    assert_same_weights(*(weights(tmp_path / each / "model_final.pth") for each in ("plain", "mixed")))
+
+
 def test_a_user_s_error_is_one_line_and_exit_code_one(tmp_path):
     """In a process of its own, where imports may warn."""
     wrong = ["SOLVER.BASE_LRR", "1", "OUTPUT_DIR", tmp_path]

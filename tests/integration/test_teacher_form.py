@@ -54,7 +54,7 @@ def test_auto_leaves_a_teacher_with_which_nothing_agrees_as_it_is(tmp_path, teac
 
 
 def test_a_form_that_is_asked_for_is_taken_with_a_warning_if_it_differs(
-    tmp_path, teacher, monkeypatch, caplog
+    tmp_path, teacher, with_bf16, monkeypatch, caplog
 ):
     monkeypatch.setattr(teacher_form, "MOST_ERROR", 1e-6)
     model = quickened(tmp_path, teacher, "KD.TEACHER.FAST", "('fold', 'bf16')")
@@ -79,6 +79,13 @@ def test_half_precision_comes_from_mixed_precision_where_that_is_on(with_bf16):
     assert candidates(cpu, ["auto"], mixed_precision=True) == [EXACT]
     assert candidates(cpu, ["auto"], mixed_precision=False) == [(*EXACT, "bf16"), EXACT]
     assert candidates(cpu, ["fold"], mixed_precision=False) == [("fold",)]
+
+
+def test_half_precision_that_is_asked_for_needs_a_cpu_that_computes_it(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    asked = [*EXACT, "bf16"]
+    assert candidates(torch.device("cpu"), asked, mixed_precision=False) == [EXACT]
+    assert candidates(torch.device("meta"), asked, mixed_precision=False) == [tuple(asked)]
 
 
 @pytest.mark.parametrize("form", [("auto", "fold"), ("off", "fold"), ("bf16", "fp16")])
