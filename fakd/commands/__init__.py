@@ -18,6 +18,8 @@ COMMANDS = {
     "eval": ("commands.train", "evaluate a network: train --eval-only"),
     "cache": ("commands.cache", "write what a teacher says, so that training needs no teacher"),
     "export": ("commands.export", "write a student for a runtime: ONNX, OpenVINO, LiteRT, ncnn and more"),
+    "int8": ("commands.int8", "train finished students on in int8's rounding, and compare them"),
+    "sensitivity": ("commands.sensitivity", "rank a student's layers by what each loses in int8"),
     "demo": ("commands.demo", "run a student on pictures, videos or a camera"),
     "pseudo-label": ("commands.pseudo_label", "label pictures by a network where it is sure enough"),
     "compare": ("commands.analyze", "write a page on how finished runs differ"),

@@ -62,8 +62,8 @@ def _parse() -> argparse.Namespace:
     add(
         "--precision",
         choices=PRECISIONS,
-        default="float32",
-        help="default: float32; int8 is for onnx and openvino",
+        default="",
+        help="default: float32, or int8 of a network trained for it; int8 is for onnx and openvino",
     )
     add("--calibration", type=int, default=64, metavar="N", help="training images for int8 (default: 64)")
     add("--opset", type=int, default=OPSET, metavar="N", help=f"ONNX opset (default: {OPSET})")
@@ -96,7 +96,8 @@ def main() -> None:
 def _export_one(
     args: argparse.Namespace, cfg: CfgNode, weights: str, stem: str, common: dict[str, Any]
 ) -> None:
-    precision = "" if args.precision == "float32" else f"_{args.precision}"
+    kept = args.precision or ("int8" if cfg.DEPLOY.QAT.ENABLED else "float32")
+    precision = "" if kept == "float32" else f"_{kept}"
     done = export_student(
         cfg,
         weights,
@@ -109,6 +110,6 @@ def _export_one(
     )
     if done.miou:
         rows = [(name, a, b, b - a) for name, (a, b) in done.miou.items()]
-        print(tabulate(rows, ["mIoU", "PyTorch", args.precision, "difference"], floatfmt=".2f"))
+        print(tabulate(rows, ["mIoU", "PyTorch", kept, "difference"], floatfmt=".2f"))
     checked = done.comparison or f"not compared, since nothing here runs {args.format}"
     print(f"{done.path}: {done.size / 1e6:.2f} MB; {checked}")

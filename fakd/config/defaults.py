@@ -264,6 +264,14 @@ KEYS: dict[str, Key] = {
     "KD.TEACHER.MIOU": key(
         0.0, "the known, in percent; 0: as recorded beside its weights", least=0, most=100
     ),
+    # Deployment.
+    "DEPLOY.QAT.ENABLED": key(
+        False, "train in the rounding of int8, which fakd export then writes (docs/deploy.md)"
+    ),
+    "DEPLOY.QAT.SHARE": key(1.0, "of the training, its last, in that rounding", above=0, most=1),
+    "DEPLOY.QAT.FLOAT_LAYERS": key(
+        (), "layers of the student that stay in float, * for any part of a name; see fakd sensitivity"
+    ),
 }
 
 

@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from fakd.files import atomic_write
+from fakd.modeling.quantized import is_quantized
 
 from .formats import FORMATS, OPSET, Files, Format, Run
 from .metadata import ExportMetadata
 from .network import DeployedNetwork
 
-AGREEMENT = 0.999  # share of pixels that must have the same class
+# Share of pixels that must have the same class. A network trained for int8 is compared in its own rounding.
+_LEAST = {"float32": 0.999, "int8, trained": 0.98, "float16": 0.0, "int8": 0.0}
 _TRIED_AT = ((2, 96, 128), (1, 101, 75), (1, 64, 161))  # a graph for any size fails at odd sides, if it does
 
 
@@ -105,10 +107,11 @@ def keep(
             run, _ = made.open(Path(trial + made.ending))
             found = compare(reference, run, shapes(metadata.size))
         # In half precision two close scores may swap; the effect is measured on the test images.
-        if metadata.precision == "float32" and found.agreement < AGREEMENT:
+        least = _LEAST[metadata.precision if not is_quantized(reference) else "int8, trained"]
+        if found.agreement < least:
             fixed = metadata.size or not made.any_size
             raise ValueError(
-                f"The exported file would compute something else: {found}; {100 * AGREEMENT:.1f} % must. "
+                f"The exported file would compute something else: {found}; {100 * least:.1f} % must. "
                 f"Nothing was written.{'' if fixed else ' With a fixed --size it may be right.'}"
             )
     write(files, stem)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fakd.modeling import Segmentor
+from fakd.modeling.quantized import Int8Conv, QuantizedConv
 
 # Sides at which a graph for any size is traced: such graphs fail at odd sides.
 _MADE_AT = (2, 137, 197)
@@ -74,6 +75,8 @@ def exportable(network: nn.Module) -> nn.Module:
             if isinstance(child, nn.AdaptiveAvgPool2d) and isinstance(child.output_size, int):
                 if child.output_size > 1:  # one cell is the mean of all
                     setattr(module, name, ProductPool(child.output_size))
+            elif isinstance(child, QuantizedConv) and child.quantized:
+                setattr(module, name, Int8Conv(child))
     return network
 
 

@@ -76,10 +76,12 @@ def export_all(
     reference = DeployedNetwork(network, options.get("normalize", True))
     image = 255 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     number = sum(p.numel() for p in reference.parameters())
-    first = {"format": "PyTorch", "precision": "float32", "MB": 4 * number / 1e6, "time / PyTorch": 1.0}
+    trained = cfg.DEPLOY.QAT.ENABLED
+    own = "int8's rounding" if trained else "float32"
+    first = {"format": "PyTorch", "precision": own, "MB": 4 * number / 1e6, "time / PyTorch": 1.0}
     rows: list[dict[str, Any]] = [first | _named(measure_miou(cfg, FixedSize(network, size)))]
     for made in FORMATS.values():
-        for precision in made.precisions:
+        for precision in ("int8",) if trained else made.precisions:
             row: dict[str, Any] = {"format": made.name, "precision": precision}
             path = f"{stem}{'' if precision == 'float32' else f'_{precision}'}{made.ending}"
             given = options | {"file_format": made.name, "size": size, "precision": precision}

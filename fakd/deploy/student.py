@@ -47,7 +47,7 @@ def export_student(
     file_format: str = "onnx",
     size: tuple[int, int] | None = None,
     normalize: bool = True,
-    precision: str = "float32",
+    precision: str = "",
     opset: int = OPSET,
     calibration: int = 64,
     evaluate: bool = False,
@@ -61,7 +61,8 @@ def export_student(
         file_format: see :data:`fakd.deploy.formats.FORMATS`.
         size: (H, W) of the input, one image at a time; None leaves batch and size free.
         normalize: put the normalisation into the file, which then takes images of 0 to 255.
-        precision: of :data:`fakd.deploy.metadata.PRECISIONS`. All but float32 are measured on the test sets.
+        precision: of :data:`fakd.deploy.metadata.PRECISIONS`; "" is that of the training. All but float32 are
+            measured on the test sets.
         opset: of ONNX.
         calibration: number of training images that int8 is calibrated on.
         evaluate: measure float32 on the test sets too.
@@ -70,8 +71,14 @@ def export_student(
         FileNotFoundError: there are no weights.
         ValueError: the weights are not of this config, or see :func:`fakd.deploy.export.export`.
     """
+    trained = "int8" if cfg.DEPLOY.QAT.ENABLED else "float32"
+    precision = precision or trained
     if precision not in PRECISIONS:
         raise ValueError(f"The precision '{precision}' is none of {', '.join(PRECISIONS)}.")
+    if trained == "int8" != precision:
+        raise ValueError(
+            f"This network was trained for int8 (DEPLOY.QAT), so it is not written in {precision}."
+        )
     made = format_named(file_format)
     made.check(size, precision)
     made.stem(path)  # an ending that does not fit is told before hours of work
@@ -82,7 +89,7 @@ def export_student(
     network = load_student(cfg, weights)
     exact = DeployedNetwork(network, normalize)
     metadata = build_metadata(cfg, network, size, normalize, precision)
-    if precision == "int8":
+    if precision == "int8" != trained:
         assert isinstance(made, OfGraph)  # check() lets no other through
         graph = quantize(
             cfg,

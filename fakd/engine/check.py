@@ -81,6 +81,10 @@ def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
         solver.NESTEROV and solver.MOMENTUM == 0,
         "SOLVER.NESTEROV needs a SOLVER.MOMENTUM above 0.",
     )
+    yield (
+        cfg.DEPLOY.QAT.ENABLED and solver.EMA_DECAY > 0,
+        "DEPLOY.QAT.ENABLED: the ranges of int8 are moving averages already. Set SOLVER.EMA_DECAY 0.0.",
+    )
     for name in ("MIN_LR", "BASE_LR_END"):
         yield (
             solver[name] > solver.BASE_LR,

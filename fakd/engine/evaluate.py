@@ -8,10 +8,12 @@ from torch import nn
 
 from fakd.checkpoint import load_teacher
 from fakd.data.datasets.custom import register_custom
+from fakd.modeling.quantized import begin, check_ranges
 
 from .check import check_place
 from .logs import run_logging
 from .metrics import Metrics
+from .quantization import prepare_for_int8
 from .result import build_result
 from .run_folder import RunFolder
 from .signals import stop_on_signals
@@ -85,5 +87,9 @@ def load_trained(cfg: CfgNode, weights: str = "") -> nn.Module:
     cfg.MODEL.BACKBONE.PRETRAINED = "none"
     model = build_model(cfg)
     path = weights or cfg.MODEL.WEIGHTS or f"{cfg.OUTPUT_DIR}/model_final.pth"
+    prepare_for_int8(model, cfg)
     load_teacher(model, path, allow_pickle=cfg.CHECKPOINT.ALLOW_PICKLE)
+    if cfg.DEPLOY.QAT.ENABLED:
+        check_ranges(model, path)
+        begin(model)
     return model.eval()

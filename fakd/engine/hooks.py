@@ -167,6 +167,10 @@ class BestCheckpointer(hooks.BestCheckpointer):
         if self.trainer.iter >= self.trainer.max_iter:  # as EvalHook
             super().after_train()
 
+    def forget(self) -> None:
+        """The next evaluation is the best so far, whatever came before."""
+        self.best_metric = self.best_iter = None
+
     def state_dict(self) -> dict[str, Any]:
         return {"best_metric": self.best_metric, "best_iter": self.best_iter}
 

@@ -42,6 +42,7 @@ from .logging_hooks import CovarianceScalars, ModelScalars, ProgressBar, Writers
 from .logs import FILE_ONLY
 from .metrics import Metrics
 from .optimizer import build_lr_scheduler, build_optimizer
+from .quantization import SwitchToInt8, prepare_for_int8
 from .signals import signals_deferred
 from .step import StepTrainer, amp_dtype
 from .teacher_check import check_teacher
@@ -94,6 +95,7 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg) if model is None else model
         if cfg.MODEL.SYNC_BN and comm.get_world_size() > 1 and cfg.MODEL.DEVICE != "cpu":
             share_batch_norm(model)
+        prepare_for_int8(model, cfg)
         if amp_dtype(cfg) is not None and cfg.MODEL.DEVICE == "cpu":
             keep_depthwise_in_float32(model)
         elif amp_dtype(cfg) is None and cfg.SOLVER.AMP.ENABLED:
@@ -151,7 +153,9 @@ class Trainer(DefaultTrainer):
             lambda: self.build_writers(bar is None), f"{cfg.OUTPUT_DIR}/metrics.json", _WRITE_PERIOD
         )
         save = SaveState(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, writers.write)
-        averages = []
+        switches, averages = [], []
+        if cfg.DEPLOY.QAT.ENABLED:
+            switches = [SwitchToInt8(cfg.DEPLOY.QAT.SHARE, lambda: self.budget.spent, self.best)]
         if cfg.SOLVER.EMA_DECAY:
             averages = [AveragedWeights(self.checkpointer.model, cfg.SOLVER.EMA_DECAY)]
             self.checkpointer.as_tested = averages[0].in_place
@@ -160,6 +164,7 @@ class Trainer(DefaultTrainer):
             hooks.IterationTimer(),
             self.clock,
             self.budget,
+            *switches,
             hooks.LRScheduler(),
             *averages,
             EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
