@@ -73,13 +73,14 @@ def leveldb_records(content):
 
 
 def test_wandb_offline(monkeypatch, tmp_path):
-    pytest.importorskip("wandb", reason="needs wandb: pip install 'fakd[wandb]'")
+    wandb = pytest.importorskip("wandb", reason="needs wandb: pip install 'fakd[wandb]'")
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     cfg = config(tmp_path, "wandb")
     log(cfg, 0, [3.0, 2.0])
     log(cfg, 2, [1.0])
+    wandb.teardown()  # ends the process that writes the files; finish() may return earlier
     found, identities, seeds = [], set(), set()
     for file in sorted(
         tmp_path.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns
