@@ -1,64 +1,20 @@
 """The wheel alone: the command ``fakd``, the configs and the Python interface, away from the repository."""
 
-import os
-import shutil
-import subprocess
 import sys
-import sysconfig
-from pathlib import Path
 
 import pytest
+from wheel_install import Wheel
 
 from fakd.commands import COMMANDS
 
-ROOT = Path(__file__).parents[1]
-SOURCES = ("fakd", "configs", "projects", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 SHORT = "SOLVER.MAX_ITER 2 SOLVER.WARMUP_ITERS 0 SOLVER.IMS_PER_BATCH 2 DATALOADER.NUM_WORKERS 0"
 SHORT += " MODEL.DEVICE cpu"
 
 
 @pytest.fixture(scope="module")
 def fakd(tmp_path_factory):
-    """``fakd(arguments...)``: the installed command; what it printed, and the folder it was started in.
-
-    It is installed from a wheel into an environment of its own, which finds the other packages here.
-    """
-    folder = tmp_path_factory.mktemp("package")
-    source = folder / "source"
-    source.mkdir()
-    for name in SOURCES:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        options = {"symlinks": True} if copy is shutil.copytree else {}
-        copy(ROOT / name, source / name, **options)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    build = ["wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)]
-    subprocess.run([*pip, *build], check=True)
-    shutil.rmtree(source)
-    environment = folder / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
-    (packages,) = environment.glob("lib/*/site-packages")
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    (wheel,) = folder.glob("*.whl")
-    install = ["--python", str(environment), "install", "-q", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run([*pip, *install], check=True)
-    work = folder / "elsewhere"
-    work.mkdir()
-    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    variables["DETECTRON2_DATASETS"] = os.path.abspath(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-
-    def start(*arguments: str, command: str = "fakd", code: int = 0) -> tuple[str, Path]:
-        done = subprocess.run(
-            [str(environment / "bin" / command), *map(str, arguments)],
-            cwd=work,
-            env=variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert done.returncode == code, done.stdout
-        return done.stdout, work
-
-    return start
+    """``fakd(arguments...)``: the installed command; what it printed, and the folder it was started in."""
+    return Wheel(tmp_path_factory.mktemp("package"))
 
 
 def test_the_wheel_trains_from_its_own_configs(fakd):

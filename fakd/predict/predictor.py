@@ -29,7 +29,7 @@ class Predictor:
     """A trained student, asked as in its test: the config's size rules, windows, scales and mirrors hold.
 
     Args:
-        source: the folder of a run, a config file, or a file of ``tools/export_student.py``.
+        source: the folder of a run, a config file, or a file of ``fakd export``.
         weights: with a config file, needed; with a folder, in place of its ``model_final.pth``.
         device: "cpu", "cuda", ...; default a GPU if PyTorch finds one. Exported files run on the CPU;
             those for ONNX on a GPU where onnxruntime can.

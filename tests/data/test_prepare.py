@@ -13,6 +13,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from trees import matlab, picture, text
 
+from fakd.commands.data import PREPARED
 from fakd.data.datasets.cityscapes import LABEL_IDS
 from fakd.data.datasets.colours import colour_map
 from fakd.data.labels import read_label
@@ -184,9 +185,9 @@ REGISTERED = [
 
 @pytest.mark.parametrize("name", REGISTERED)
 def test_an_unprepared_dataset_names_its_tool(root, name):
-    with pytest.raises(FileNotFoundError, match="DETECTRON2_DATASETS.*tools/datasets/prepare_") as error:
+    with pytest.raises(FileNotFoundError, match="DETECTRON2_DATASETS.*fakd data prepare ") as error:
         DatasetCatalog.get(f"{name}_train")
-    assert os.path.exists(str(error.value).split("python ")[-1])
+    assert str(error.value).split("fakd data prepare ")[-1] in PREPARED
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_an_opset_that_is_too_old_is_answered_by_one_that_is_not():
         ("input_format", '"HSV"', "input_format is 'HSV'; choose from RGB or BGR"),
         ("pixel_std", "[0, 1, 1]", "pixel_std, size and the stride"),
         ("size", "[0, 5]", "must not be 0"),
-        ("normalize", "{", "no file of tools/export_student.py"),
+        ("normalize", "{", "no file of fakd export"),
         ("window", "", "window is missing"),
     ],
 )
@@ -119,7 +119,7 @@ def test_wrong_metadata_is_named(tmp_path, name, text, error):
 def test_a_foreign_file_is_no_student(tmp_path):
     made = graph(nn.Conv2d(3, 4, 3), 18)
     onnx.save(made, tmp_path / "x.onnx")
-    with pytest.raises(ValueError, match=r"x.onnx' does not say what its classes.*tools/export_student.py"):
+    with pytest.raises(ValueError, match=r"x.onnx' does not say what its classes.*fakd export"):
         load_exported(tmp_path / "x.onnx")
     (tmp_path / "y.ts").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"PyTorch cannot open '.*y.ts'"):

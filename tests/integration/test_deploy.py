@@ -244,13 +244,13 @@ def test_what_could_not_be_measured_says_why():
 
 
 def page_script():
-    """The script of docs/deploy.md as a module's names; it needs nothing of this project."""
-    page = (HERE.parents[1] / "docs" / "deploy.md").read_text()
+    """The script of docs/own_data.md as a module's names; it needs nothing of this project."""
+    page = (HERE.parents[1] / "docs" / "own_data.md").read_text()
     script = next(
         text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "onnxruntime" in text
     )
     imported = re.findall(r"^(?:import|from) (\w+)", script, re.MULTILINE)
-    assert set(imported) == {"json", "sys", "numpy", "onnxruntime", "PIL"}
+    assert set(imported) == {"json", "pathlib", "sys", "numpy", "onnxruntime", "PIL"}
     names: dict = {"__name__": "predict"}
     exec(compile(script, "predict.py", "exec"), names)
     return names

@@ -20,8 +20,8 @@ VOID = 255
 
 REMEDY = (
     "ADE20K is expected as ADEChallengeData2016/{images,annotations_detectron2}/{training,validation} "
-    "below the folder that DETECTRON2_DATASETS names (default: ./datasets). To make it: python "
-    "tools/datasets/prepare_ade20k.py"
+    "below the folder that DETECTRON2_DATASETS names (default: ./datasets). To make it: fakd data "
+    "prepare ade20k"
 )
 
 

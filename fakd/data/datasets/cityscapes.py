@@ -41,7 +41,7 @@ LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 3
 REMEDY = (
     "Cityscapes is expected as cityscapes/{leftImg8bit,gtFine}/{train,val}/<city> below the folder that "
     "DETECTRON2_DATASETS names (default: ./datasets), with the *_gtFine_labelTrainIds.png. To make these: "
-    "python tools/datasets/prepare_cityscapes.py"
+    "fakd data prepare cityscapes"
 )
 
 

@@ -34,8 +34,8 @@ ID_MAP = {coco_id - 1: i for i, coco_id in enumerate((*_THINGS, *range(92, 183))
 
 REMEDY = (
     "COCO-Stuff is expected as coco/{train2017,val2017} and coco/stuffthingmaps/{train2017,val2017} below "
-    "the folder that DETECTRON2_DATASETS names (default: ./datasets). To make it: python "
-    "tools/datasets/prepare_coco_stuff.py"
+    "the folder that DETECTRON2_DATASETS names (default: ./datasets). To make it: fakd data "
+    "prepare coco_stuff"
 )
 
 

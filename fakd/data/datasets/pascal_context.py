@@ -37,7 +37,7 @@ ID_MAP_59 = {0: VOID, **{i + 1: i for i in range(59)}}
 REMEDY = (
     "Pascal Context is expected as VOCdevkit/VOC2010/{JPEGImages,SegmentationClassContext} with "
     "ImageSets/SegmentationContext/{train,val}.txt below the folder that DETECTRON2_DATASETS names (default: "
-    "./datasets). To make it: python tools/datasets/prepare_pascal_context.py"
+    "./datasets). To make it: fakd data prepare pascal_context"
 )
 
 

@@ -25,7 +25,7 @@ VOID = 255
 REMEDY = (
     "Pascal VOC 2012 is expected as VOCdevkit/VOC2012, with SegmentationClassAug and "
     "ImageSets/Segmentation/trainaug.txt for training, below the folder that DETECTRON2_DATASETS names "
-    "(default: ./datasets). To make them: python tools/datasets/prepare_voc2012.py"
+    "(default: ./datasets). To make them: fakd data prepare voc2012"
 )
 
 
