@@ -64,6 +64,11 @@ def check_channels(cfg: CfgNode) -> None:
         raise ValueError(f"INPUT.FORMAT BGR is of three channels, but INPUT.CHANNELS is {channels}.")
     if channels != 3 and cfg.INPUT.PHOTOMETRIC:
         raise ValueError(f"INPUT.PHOTOMETRIC is of three channels, but INPUT.CHANNELS is {channels}.")
+    if channels != 3 and "colour" in cfg.INPUT.STRONG:
+        raise ValueError(
+            f"'colour' of INPUT.STRONG is of three channels, but INPUT.CHANNELS is {channels}; 'blur' and "
+            "'cutout' are of any."
+        )
 
 
 def check_keys(cfg: CfgNode, source: str, names: Iterable[str]) -> None:

@@ -78,6 +78,11 @@ KEYS: dict[str, Key] = {
         1.0, "a crop is drawn again, up to ten times, if one class fills this share of it", above=0, most=1
     ),
     "INPUT.PHOTOMETRIC": key(False, "mmsegmentation's random brightness, contrast, saturation and hue"),
+    "INPUT.STRONG": key(
+        (),
+        "further changes of what the student is shown, not the teacher",
+        choices=("colour", "blur", "cutout"),
+    ),
     "DATASETS.TRAIN": key(("toyscenes_train",), "names of the training sets"),
     "DATASETS.TEST": key(
         ("toyscenes_val",), "names of the test sets; the best checkpoint is that of the first"

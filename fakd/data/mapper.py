@@ -1,7 +1,7 @@
 """Converts a dataset dict to the input of a model."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from .augmentations import RandomScaledCrop, build_augmentations
 from .bands import is_array, read_array
 from .images import as_array, decode, open_image, read_image, shown_size, size_error
 from .labels import read_ids, read_label
+from .strong import strong_augmentations
 
 
 class SemSegMapper:
@@ -25,7 +26,8 @@ class SemSegMapper:
     in training ``sem_seg``, (H, W) int64 with ``ignore_value`` for void. Outside training the label is
     not read: the evaluator reads it at full size. In training a dict without ``sem_seg_file_name`` is an
     image without a label: all of its ``sem_seg`` is void, and ``unlabelled``, (H, W) bool, is False where
-    it was padded.
+    it was padded. With strong augmentations, ``image`` is what they make of ``teacher_image``, which has the
+    same frame and padding.
 
     Random numbers come from NumPy's global generator, as in all detectron2 augmentations.
     """
@@ -35,6 +37,7 @@ class SemSegMapper:
         self,
         *,
         augmentations: list[T.Augmentation],
+        strong: Sequence[T.Augmentation] = (),
         crop: RandomScaledCrop | None,
         image_format: str,
         channels: int = 3,
@@ -46,7 +49,9 @@ class SemSegMapper:
     ) -> None:
         """
         Args:
-            augmentations: applied in order, to the image and its label.
+            augmentations: applied in order, to the image and its label. They keep what is there in the upper
+                left corner: the last may pad.
+            strong: applied after them in training, to the image in front of the student alone.
             crop: applied before them in training. It is drawn before the image is decoded, so that only what
                 it needs is decoded and resized.
             image_format: "RGB" or "BGR".
@@ -58,6 +63,7 @@ class SemSegMapper:
             is_train: whether to augment and to read the label.
         """
         self.augmentations = T.AugmentationList(augmentations)
+        self.strong = T.AugmentationList(strong) if strong else None
         self.crop = crop
         self.image_format, self.channels = image_format, channels
         self.num_classes = num_classes
@@ -85,6 +91,7 @@ class SemSegMapper:
         )
         return {
             "augmentations": augmentations[1:] if is_train else augmentations,
+            "strong": strong_augmentations(cfg) if is_train else [],
             "crop": augmentations[0] if is_train else None,
             "image_format": cfg.INPUT.FORMAT,
             "channels": cfg.INPUT.CHANNELS,
@@ -108,13 +115,21 @@ class SemSegMapper:
             aug_input = T.AugInput(self._read(sample["file_name"]))
             # The prediction has the file's own size, whatever the network's input has.
             sample["height"], sample["width"] = aug_input.image.shape[:2]
+        height, width = aug_input.image.shape[:2]
         self.augmentations(aug_input)
         if self.is_train:
             sample["sem_seg"] = torch.from_numpy(aug_input.sem_seg.astype(np.int64))
             if "sem_seg_file_name" not in sample:
                 sample["unlabelled"] = sample["sem_seg"] != self.ignore_value
                 sample["sem_seg"] = torch.full_like(sample["sem_seg"], self.ignore_value)
-        sample["image"] = torch.from_numpy(np.array(aug_input.image.transpose(2, 0, 1), order="C"))
+        image = aug_input.image
+        if self.strong is not None:
+            sample["teacher_image"] = _as_tensor(image)
+            image = image.copy()
+            inner = T.AugInput(image[:height, :width])  # without what was padded
+            self.strong(inner)
+            image[:height, :width] = inner.image
+        sample["image"] = _as_tensor(image)
         return sample
 
     def _read(self, path: str) -> np.ndarray:
@@ -165,10 +180,15 @@ class SemSegMapper:
                 f"The label file '{path}' holds the ids {np.unique(unknown).tolist()[:10]}, but ids "
                 f"must lie in [0, {self.num_classes}) or be the dataset's void id {self.ignore_label}. "
                 "Check MODEL.SEM_SEG_HEAD.NUM_CLASSES and the dataset's ignore_label. If its files have ids "
-                "of their own, it needs an id_map, which tools/datasets/check.py suggests."
+                "of their own, it needs an id_map, which 'fakd data check' suggests."
             )
         label[label < 0] = self.ignore_value
         return label.astype(np.uint8 if self.fits_byte else np.int32)
+
+
+def _as_tensor(image: np.ndarray) -> torch.Tensor:
+    """(C, H, W) of an (H, W, C) image."""
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
 
 
 def common_label_ids(names: tuple[str, ...], num_classes: int) -> tuple[int, Mapping[int, int] | None]:

@@ -29,7 +29,8 @@ class PhotometricDistortion(T.Augmentation):
     def get_transform(self, image: np.ndarray) -> T.Transform:
         if image.dtype != np.uint8:
             raise ValueError(
-                "INPUT.PHOTOMETRIC changes images of 8 bits in three channels alone; set it to False."
+                "INPUT.PHOTOMETRIC, and 'colour' of INPUT.STRONG, change images of 8 bits in three channels "
+                "alone: turn them off."
             )
         brightness = self._rand_range(-32, 32) if _coin() else 0.0
         contrast_first = _coin()

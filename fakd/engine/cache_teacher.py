@@ -14,7 +14,7 @@ from fakd.data.loader import build_view_loader, training_records
 from fakd.files import exclusive_lock, file_digest
 from fakd.losses._usage import teacher_maps
 from fakd.modeling import Distiller
-from fakd.modeling.batch import stack_images
+from fakd.modeling.batch import stack_images, teacher_images
 from fakd.view_cache import CacheInfo, ViewCache, data_digest, look_digest
 
 from .check import check_config
@@ -97,5 +97,6 @@ def _info(cfg: CfgNode, model: Distiller, records: list[dict], views: int, seed:
 def _maps(model: Distiller, batch: list[dict]) -> Mapping[str, Tensor]:
     """The teacher's maps of a batch by name."""
     images = stack_images(batch, model.student.pixel_mean).tensor
+    images = teacher_images(batch, images, model.student.pixel_mean)
     output = model.teacher.encode(images).float()
     return {"logits": output.logits, "feature": output.feature, **output.stages}

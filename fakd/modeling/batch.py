@@ -24,6 +24,19 @@ def stack_images(samples: list[dict[str, Any]], padding: Tensor) -> ImageList:
     return ImageList(centred.tensor + padding, centred.image_sizes)
 
 
+def teacher_images(samples: list[dict[str, Any]], images: Tensor, padding: Tensor) -> Tensor:
+    """What the teacher is shown of a batch: ``teacher_image`` of the samples, else what the student is.
+
+    Args:
+        samples: all with ``teacher_image``, as INPUT.STRONG gives them, or none.
+        images: (N, C, H, W), the student's.
+        padding: see :func:`stack_images`.
+    """
+    if "teacher_image" not in samples[0]:
+        return images
+    return stack_images([{"image": each["teacher_image"]} for each in samples], padding).tensor
+
+
 def stack_labels(samples: list[dict[str, Any]], ignore_value: int, device: torch.device) -> Tensor:
     """(N, H, W) int64 labels, from ``sem_seg`` of each sample, padded with ``ignore_value``."""
     labels = [x["sem_seg"].to(device, torch.int64, non_blocking=True) for x in samples]

@@ -16,7 +16,7 @@ from ..functional.resize import resize_labels
 from ..losses import DistillLoss
 from ..structures import LossInputs, SegOutput
 from ..view_cache import ViewCache
-from .batch import stack_images, stack_labels, stack_unlabelled
+from .batch import stack_images, stack_labels, stack_unlabelled, teacher_images
 from .build import build_distill_losses, build_segmentor, build_teacher
 from .cached_teacher import CachedTeacher
 from .pseudo_labels import PseudoLabels
@@ -133,7 +133,8 @@ class Distiller(nn.Module):
         labels = stack_labels(batched_inputs, self.student.ignore_value, self.device)
         unlabelled = stack_unlabelled(batched_inputs, labels)
         # The teacher first: its activations are freed before the student's are kept for the backward pass.
-        teacher, student = self.teacher(images, batched_inputs), self.student.encode(images)
+        shown = teacher_images(batched_inputs, images, self.student.pixel_mean)
+        teacher, student = self.teacher(shown, batched_inputs), self.student.encode(images)
         losses = self.student.losses(student, labels)
         return {**losses, **self.distillation_losses(student, teacher, labels, unlabelled)}
 

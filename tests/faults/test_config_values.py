@@ -22,6 +22,7 @@ BAD = {
     "INPUT.CROP.SIZE": [(64, 64, 64), (64,), (0, 64), (64, -1), (64.0, 64), 64],
     "INPUT.CROP.MAX_SHARE": [0.0, 1.1, math.nan],
     "INPUT.PHOTOMETRIC": [1, "yes", None],
+    "INPUT.STRONG": [("flip",), "flip", True],
     "DATASETS.TRAIN": [(1,), 5, None],
     "DATASETS.TEST": [([],), 5],
     "DATASETS.CUSTOM": [5, (1,), {"name": "x"}],

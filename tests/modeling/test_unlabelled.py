@@ -98,6 +98,24 @@ def test_a_confidence_that_no_pixel_passes_is_warned_of(caplog):
     assert "No pixel of the unlabelled images passes KD.PSEUDO_CONFIDENCE 0.999" in caplog.text
 
 
+def test_the_teacher_is_shown_its_own_image_and_the_student_the_other():
+    weak, strong = batch(), batch()
+    for i, (x, y) in enumerate(zip(weak, strong, strict=True)):
+        y["teacher_image"], y["image"] = x["image"], (x["image"] // 2 + 20 * i)
+    found = {}
+    for name, shown in (("weak", weak), ("strong", strong), ("changed", [{**x} for x in strong])):
+        for each in shown if name == "changed" else ():
+            del each["teacher_image"]
+        model = distiller()
+        model(shown)
+        found[name] = model.losses["Recorder"].inputs
+    assert torch.equal(found["strong"].teacher.logits, found["weak"].teacher.logits)
+    assert torch.equal(found["strong"].student.logits, found["changed"].student.logits)
+    assert not torch.equal(found["strong"].student.logits, found["weak"].student.logits)
+    assert not torch.equal(found["changed"].teacher.logits, found["weak"].teacher.logits)
+    assert torch.equal(found["strong"].labels, found["weak"].labels)
+
+
 def test_cross_entropy_reads_the_labelled_picture_alone():
     model, mixed = distiller(confidence=0.01), batch()
     value = model(mixed)["loss_seg"].item()
