@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..view_cache import ViewCache
 from .mapper import SemSegMapper
-from .selection import labelled_records, unlabelled_count, unlabelled_records
+from .selection import labelled_indices, labelled_records, unlabelled_count, unlabelled_records
 
 Mapper = Callable[[dict], dict]
 
@@ -303,12 +303,17 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, records: Sequence[dict] |
     """detectron2's test loader over one dataset: whole images, one at a time, split over the processes.
 
     Args:
-        cfg: reads DATALOADER.NUM_WORKERS and the mapper's keys.
+        cfg: reads DATASETS, DATALOADER.NUM_WORKERS and the mapper's keys.
         dataset_name: registered.
-        records: the part of the dataset to load; default all of it.
+        records: the part of the dataset to load; default all of it, of a training set the pictures that
+            DATASETS.LABEL_SHARE leaves their labels.
     """
+    if records is None:
+        records = get_detection_dataset_dicts([dataset_name], filter_empty=False)
+        if dataset_name in cfg.DATASETS.TRAIN:
+            records = [records[i] for i in labelled_indices(len(records), cfg)]
     loader = build_detection_test_loader(
-        get_detection_dataset_dicts([dataset_name], filter_empty=False) if records is None else list(records),
+        list(records),
         mapper=SemSegMapper(cfg, is_train=False),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )

@@ -7,7 +7,7 @@ import torch
 
 from fakd.data import build_test_loader, build_train_loader
 from fakd.data.loader import MixedSampler, PositionSampler
-from fakd.data.selection import labelled_indices
+from fakd.data.selection import labelled_indices, labelled_records
 
 
 def _batches(cfg, number, start=0):
@@ -234,3 +234,14 @@ def test_a_training_set_without_labels_is_refused_by_its_name(cfg, dataset, monk
 def test_the_share_of_the_labels_is_taken_in_blocks(cfg, share, blocks, expected):
     cfg.DATASETS.LABEL_SHARE, cfg.DATASETS.LABEL_BLOCKS = share, blocks
     assert labelled_indices(10, cfg) == expected
+
+
+def test_a_training_set_is_evaluated_on_the_pictures_that_keep_their_labels(cfg, dataset):
+    def tested():
+        return [sample["file_name"] for batch in build_test_loader(cfg, "small_test") for sample in batch]
+
+    everything = tested()
+    cfg.DATASETS.LABEL_SHARE, cfg.DATASETS.LABEL_BLOCKS = 0.5, 1
+    assert tested() == [record["file_name"] for record in labelled_records(cfg)] == everything[:4]
+    cfg.DATASETS.TRAIN = ("another",)
+    assert tested() == everything and len(everything) == 7
