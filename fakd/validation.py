@@ -4,7 +4,9 @@ A model is a subclass of :class:`Strict`. Lists are ``list[...]``, or ``tuple[..
 ``Field(strict=False)``, because yaml and JSON have lists alone.
 """
 
+import copy
 import difflib
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -81,7 +83,13 @@ def read_yaml(path: str | Path) -> Any:
         OSError: it cannot be read.
         ValueError: it is no yaml; one line, with file and line.
     """
-    return _read(path, "yaml", yaml.safe_load)
+    return _read(path, "yaml", lambda text: copy.deepcopy(_yaml(text)))
+
+
+@functools.lru_cache(maxsize=64)
+def _yaml(text: str) -> Any:
+    """Kept, because the configs of a sweep's trials have their bases in common, and parsing takes long."""
+    return yaml.safe_load(text)
 
 
 def read_json(path: str | Path) -> Any:

@@ -1,29 +1,35 @@
 """A study at the size of a test: all runs, the report, and going on after trouble."""
 
+import functools
 import json
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from fakd.checkpoint import Checkpointer
 from fakd.files import read_lines
+from fakd.report.report import write_report
 
 from .conftest import CONFIG
 
-TOOLS = Path(__file__).parents[2] / "tools"
 OPTS = ("SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2")
 
 
 @pytest.fixture
-def study(tool):
-    """``study(folder, flags...)``: the command in this process; its exit code and what it printed."""
+def study(tool, monkeypatch):
+    """``study(folder, flags..., whole_report=)``: the command in this process; its exit code and its output.
 
-    def start(output, *flags):
+    Unless ``whole_report`` is true, its report has sections without pictures only.
+    """
+    short = functools.partial(write_report, sections=["Summary", "Every run", "Protocol"])
+
+    def start(output, *flags, whole_report=False):
         common = ("--teacher-config", CONFIG, "--student-config", CONFIG, "--output", output)
-        return tool("study", *common, "--opts", *OPTS, *flags)
+        with monkeypatch.context() as patch:
+            if not whole_report:
+                patch.setattr("fakd.commands.study.write_report", short)
+            return tool("study", *common, "--opts", *OPTS, *flags)
 
     return start
 
@@ -38,7 +44,7 @@ TEACHER = "teachers/integration_tiny/trained"
 
 
 def test_a_study_trains_all_reports_and_is_not_done_twice(tmp_path, study):
-    code, told = study(tmp_path, "--methods", "student", "cwd", "--seeds", 0, 1)
+    code, told = study(tmp_path, "--methods", "student", "cwd", "--seeds", 0, 1, whole_report=True)
     assert code == 0, told
     found = results(tmp_path)
     runs = {f"runs/{run}/seed{seed}" for run in ("student", "cwd") for seed in (0, 1)}
@@ -108,38 +114,19 @@ def test_a_study_can_grow(tmp_path, study):
     assert (tmp_path / "runs/student/seed0/result.json").stat().st_mtime_ns == before
 
 
-SLOW_SAVING = """
-import time
-from fakd.checkpoint import Checkpointer
-
-save = Checkpointer.save_model
-
-def slowly(self, *arguments, **options):
-    print("saving", flush=True)
-    time.sleep(3)
-    save(self, *arguments, **options)
-
-Checkpointer.save_model = slowly
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_the_teacher_ends_ends_the_study(tmp_path, number):
+def test_a_signal_while_the_teacher_ends_ends_the_study(tmp_path, study, monkeypatch, number):
     """It comes while the teacher writes its last checkpoint: everything is saved, and nothing else begins."""
-    (tmp_path / "slow_saving.py").write_text(SLOW_SAVING)
-    command = [sys.executable, TOOLS / "study.py", "--teacher-config", CONFIG, "--student-config", CONFIG]
-    command += ["--methods", "cwd", "--output", tmp_path / "out", "--opts", *OPTS]
-    command += ["PLUGINS", f"('tiny_plugin', '{tmp_path}/slow_saving.py')"]
-    process = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    for line in process.stdout:
-        if line.strip().endswith("saving"):
-            time.sleep(0.5)
-            process.send_signal(number)
-            break
-    told = process.communicate(timeout=300)[0]
-    assert process.returncode == 128 + number, told
+    save = Checkpointer.save_model
+
+    def interrupted(self, name, **options):
+        if name == "model_final":
+            signal.raise_signal(number)
+        save(self, name, **options)
+
+    monkeypatch.setattr(Checkpointer, "save_model", interrupted)
+    code, told = study(tmp_path / "out", "--methods", "cwd")
+    assert code == 128 + number, told
     assert "interrupted" in told and not (tmp_path / "out" / "runs").exists()
 
 

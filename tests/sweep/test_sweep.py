@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def sweep(tmp_path_factory):
     return folder, marker, given
 
 
-def test_a_killed_sweep_goes_on_and_ends_like_an_undisturbed_one(sweep):
+def test_a_killed_sweep_goes_on_and_ends_like_an_undisturbed_one(tool, sweep):
     """The driver is killed in the middle, later a trial kills itself, one runs out of memory, one fails."""
     folder, marker, given = sweep
     output = folder / "output"
@@ -126,9 +127,9 @@ def test_a_killed_sweep_goes_on_and_ends_like_an_undisturbed_one(sweep):
     written = finished.stat().st_mtime_ns
     (marker / "Waits").touch()
 
-    process = start(folder, given, output, "--cpus", "2", "--allow-plugins", "--resume")
-    told = process.communicate(timeout=600)[0]
-    assert process.returncode == 1 and "this never works" in told, told
+    resumed = ("--spec", folder / "spec.yaml", "--output", output, "--cpus", 2, "--allow-plugins", "--resume")
+    code, told = tool("tune", *resumed)
+    assert code == 1 and "this never works" in told, told
     assert_same(outcome(folder / "by_hand"), outcome(output))
     assert finished.stat().st_mtime_ns == written
     assert (marker / "Dies").exists() and (marker / "RunsOut").exists()
@@ -212,7 +213,7 @@ def test_two_nodes_share_a_packed_sweep(tmp_path, monkeypatch):
         temporary,
     )
     nodes = []
-    given = content(methods=["student", "cwd", "pd"], pack="auto", resources={"cpus": 2})
+    given = content(methods=["cwd", "pd"], pack="auto", resources={"cpus": 2})
     try:
         for arguments in (head, ("--address", "127.0.0.1:26379", "--num-cpus", "2")):
             nodes.append(start_node(*arguments))
@@ -243,7 +244,8 @@ save = Checkpointer.save_model
 
 def slowly(self, *arguments, **options):
     Path(__file__).with_name("saving").touch()
-    time.sleep(5)
+    while not Path(__file__).with_name("signalled").exists():
+        time.sleep(0.05)
     save(self, *arguments, **options)
 
 Checkpointer.save_model = slowly
@@ -251,16 +253,22 @@ Checkpointer.save_model = slowly
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_teacher_ends_ends_the_sweep(tmp_path, number):
+def test_a_signal_while_the_teacher_ends_ends_the_sweep(tmp_path, capsys, number):
     """It comes while the teacher writes its last checkpoint: no later stage begins."""
     (tmp_path / "slow.py").write_text(SLOW_SAVING)
     given = content(methods=["cwd"])
     given["opts"] |= {"PLUGINS": ["tiny_plugin", str(tmp_path / "slow.py")], "TEST.EVAL_PERIOD": 0}
-    process = start(tmp_path, given, tmp_path / "output", "--cpus", "1")
-    wait_for((tmp_path / "saving").exists, process)
-    process.send_signal(number)
-    told = process.communicate(timeout=300)[0]
-    assert process.returncode == 128 + number and "with --resume continues it" in told, told
+
+    def send():
+        while not (tmp_path / "saving").exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), number)
+        (tmp_path / "signalled").touch()
+
+    threading.Thread(target=send, daemon=True).start()
+    code = run_sweep(parse_spec(given), Options(tmp_path / "output", cpus=1))
+    told = capsys.readouterr().out
+    assert code == 128 + number and "with --resume continues it" in told, told
     assert not (tmp_path / "output" / "runs").exists()
 
 
