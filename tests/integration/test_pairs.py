@@ -61,7 +61,7 @@ def test_a_pair_takes_a_step_with_every_recipe(pair):
     distiller.set_progress(0.5)
     student = distiller.student
 
-    # Both networks run once; every recipe sees the same maps, as if it were alone.
+    # Both networks run once, forwards and backwards; every recipe sees the same maps, as if it were alone.
     batch = scenes(2, SIDE)
     raw = stack_images(batch, student.pixel_mean).tensor
     labels = stack_labels(batch, student.ignore_value, student.device)
@@ -69,20 +69,23 @@ def test_a_pair_takes_a_step_with_every_recipe(pair):
     output = student.encode(raw)
     assert output.logits.shape[-2:] == taught.logits.shape[-2:]
     maps = [output.logits, output.feature, *output.stages.values()]
-    total = sum(student.losses(output, labels).values())
+    shown = output._map(lambda x: x.detach().requires_grad_())
+    leaves = [shown.logits, shown.feature, *shown.stages.values()]
     for recipe in METHODS:
         config = load_config(STUDENTS[pair], OPTIONS, recipe)
         distiller.losses = nn.ModuleDict(build_distill_losses(config, student.spec, teacher.spec))
-        losses = distiller.distillation_losses(output, taught, labels)
+        losses = distiller.distillation_losses(shown, taught, labels)
         assert set(losses) == {f"loss_{name}" for name in config.KD.LOSSES}
         assert all(value.isfinite() for value in losses.values()), (recipe, losses)
-        value = sum(losses.values())
-        gradients = torch.autograd.grad(value, maps, retain_graph=True, allow_unused=True)
-        gradients = [g for g in gradients if g is not None]
-        assert gradients and all(g.isfinite().all() for g in gradients), recipe
-        assert any(g.any() for g in gradients), recipe
-        total = total + value
-    total.backward()
+        gradients = torch.autograd.grad(sum(losses.values()), leaves, allow_unused=True)
+        assert any(g is not None and g.any() for g in gradients), recipe
+        assert all(g is None or g.isfinite().all() for g in gradients), recipe
+        for leaf, gradient in zip(leaves, gradients, strict=True):
+            if gradient is not None:
+                leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+    used = [(x, leaf.grad) for x, leaf in zip(maps, leaves, strict=True) if leaf.grad is not None]
+    own = sum(student.losses(output, labels).values())
+    torch.autograd.backward([own, *(x for x, _ in used)], [None, *(grad for _, grad in used)])
     assert all(p.grad is None for p in teacher.parameters())
     gradients = [p.grad for p in student.backbone.parameters() if p.grad is not None]
     assert all(g.isfinite().all() for g in gradients) and any(g.any() for g in gradients)
