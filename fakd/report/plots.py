@@ -4,7 +4,7 @@ import io
 import itertools
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.transforms import Bbox, BboxBase
 
 from .page import Picture
 from .table import STUDENT, TEACHER, RunTable
@@ -221,24 +222,21 @@ def label_points(axes: Axes, points: Mapping[str, tuple[float, float]], limit: i
         limit: names at most.
     """
     size, point = 7.5, axes.figure.dpi / 72
-    (x0, y0), (x1, y1) = axes.transAxes.transform([(0, 0), (1, 1)])
+    frame = axes.get_window_extent()
     places = {name: axes.transData.transform(xy) for name, xy in points.items()}
-    taken = [(x - 3 * point, y - 3 * point, x + 3 * point, y + 3 * point) for x, y in places.values()]
+    taken = [Bbox.from_extents(*(xy - 3 * point), *(xy + 3 * point)) for xy in places.values()]
     for name, (x, y) in list(places.items())[:limit]:
         width, height = 0.56 * size * len(short(name)) * point, 1.1 * size * point
         for away, up in sorted(itertools.product(range(6), range(-8, 9)), key=lambda at: at[0] + abs(at[1])):
             gap = (5 + 12 * away) * point
-            lefts = (x + gap, x - gap - width)
-            boxes = [(a, y + (up - 0.5) * height, a + width, y + (up + 0.5) * height) for a in lefts]
-            free = [
-                box
-                for box in boxes
-                if box[0] >= x0 and box[1] >= y0 and box[2] <= x1 and box[3] <= y1
-                if not any(_overlap(box, other) for other in taken)
-            ]
+            sides = (
+                Bbox.from_bounds(a, y + (up - 0.5) * height, width, height)
+                for a in (x + gap, x - gap - width)
+            )
+            free = [box for box in sides if _lies_in(frame, box) and not box.count_overlaps(taken)]
             if free:
                 taken.append(free[0])
-                place = axes.transData.inverted().transform((free[0][0], y + up * height))
+                place = axes.transData.inverted().transform((free[0].x0, y + up * height))
                 line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
                 text = axes.annotate(
                     short(name),
@@ -252,8 +250,8 @@ def label_points(axes: Axes, points: Mapping[str, tuple[float, float]], limit: i
                 break
 
 
-def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _lies_in(frame: BboxBase, box: Bbox) -> bool:
+    return frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
 
 
 def short(name: str, length: int = 20) -> str:

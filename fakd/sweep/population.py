@@ -90,13 +90,13 @@ def continue_from(donor: Trial, trial: Trial) -> None:
         trial: with the values it trains with from now on.
     """
     history = schedule_of(donor)
-    source = RunFolder(donor.folder).path / f"model_{donor.reached - 1:07d}.pth"
+    source = donor.checkpoints[-1]
     state = load_tensors(str(source))
     if _RATE in trial.values:
         _scale_rates(state["trainer"], trial.values[_RATE] / history[-1]["values"][_RATE])
     with atomic_write(trial.folder / source.name) as file:
         torch.save(state, file)
-    for other in trial.folder.glob("model_" + "[0-9]" * 7 + ".pth"):
+    for other in trial.checkpoints:
         if other.name != source.name:
             other.unlink()
     if (best := donor.folder / "model_best.pth").exists():

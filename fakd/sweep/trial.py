@@ -53,9 +53,14 @@ class Trial:
         return (self.folder / "result.json").exists()
 
     @property
+    def checkpoints(self) -> list[Path]:
+        """From which it can be resumed, the newest last."""
+        return sorted(self.folder.glob("model_" + "[0-9]" * 7 + ".pth"))
+
+    @property
     def reached(self) -> int:
         """Iterations that its newest checkpoint has behind it."""
-        states = sorted(self.folder.glob("model_" + "[0-9]" * 7 + ".pth"))
+        states = self.checkpoints
         return int(states[-1].stem.removeprefix("model_")) + 1 if states else 0
 
     def with_values(self, values: Mapping[str, Any]) -> Trial:
