@@ -3,9 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from fake_runs import write_run
@@ -13,8 +10,6 @@ from fake_runs import write_run
 from fakd.report import headline, tables
 from fakd.report.report import write_report
 from fakd.report.table import read_tables
-
-TOOL = Path(__file__).parents[2] / "tools" / "report.py"
 
 
 def read(folder):
@@ -211,12 +206,9 @@ def test_nothing_to_report(tmp_path):
         write_report([tmp_path], tmp_path)
 
 
-def test_tool(study):
-    done = subprocess.run(
-        [sys.executable, TOOL, study, "--command", "make it", "--images", "0"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(study / "report.html")
+def test_tool(tool, study):
+    code, told = tool("report", study, "--command", "make it", "--images", 0)
+    assert (code, told.strip()) == (0, str(study / "report.html"))
     assert "make it" in (study / "report.md").read_text()
-    failed = subprocess.run([sys.executable, TOOL, study / "absent"], capture_output=True, text=True)
-    assert failed.returncode == 1 and "error: No folder" in failed.stderr
+    code, told = tool("report", study / "absent")
+    assert code == 1 and told.startswith("error: No folder")
