@@ -115,6 +115,9 @@ KEYS: dict[str, Key] = {
     "MODEL.PIXEL_MEAN": key((123.675, 116.28, 103.53), "of the channels in INPUT.FORMAT; ImageNet's"),
     "MODEL.PIXEL_STD": key((58.395, 57.12, 57.375), "of the channels in INPUT.FORMAT", above=0),
     "MODEL.CHANNELS_LAST": key(False, "memory format; True is faster on CPUs with depthwise convolutions"),
+    "MODEL.ACTIVATION_CHECKPOINTING": key(
+        False, "compute the backbone's blocks again in the backward pass: less memory, a third more time"
+    ),
     "MODEL.SYNC_BN": key(True, "batch norm over the images of all processes, on GPUs"),
     "MODEL.BACKBONE.NAME": key("TimmBackbone", "a registered backbone"),
     "MODEL.BACKBONE.TIMM_NAME": key("resnet18", "any network of timm that gives feature maps"),
@@ -203,6 +206,7 @@ KEYS: dict[str, Key] = {
     "SOLVER.AMP.ENABLED": key(
         False, "mixed precision, in bfloat16 where the device has it; a CPU that has not stays in float32"
     ),
+    "SOLVER.COMPILE": key(False, "torch.compile of the student, in the first step, which takes minutes"),
     "SOLVER.CLIP_GRADIENTS.ENABLED": key(False, "limit the gradient"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": key(
         "value", "each entry, or the norm of each parameter", choices=("value", "norm")

@@ -14,6 +14,7 @@ from ..config.checks import check_values
 from ..config.defaults import KEYS
 from ..evaluation import as_tested
 from ..registry import DISTILL_LOSS_REGISTRY
+from .compiling import missing_for_compiling
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -76,6 +77,14 @@ def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
     yield (
         len(fast) > 1 and bool({"auto", "off"} & set(fast)) or {"bf16", "fp16"} <= set(fast),
         f"KD.TEACHER.FAST is {', '.join(fast)}: name auto or off alone, and one half precision at most.",
+    )
+    compiles = solver.COMPILE or "compile" in fast
+    missing = missing_for_compiling(cfg.MODEL.DEVICE) if compiles else ""
+    yield bool(missing), f"SOLVER.COMPILE or KD.TEACHER.FAST asks for torch.compile, but {missing}."
+    yield (
+        solver.COMPILE and cfg.MODEL.ACTIVATION_CHECKPOINTING,
+        "SOLVER.COMPILE and MODEL.ACTIVATION_CHECKPOINTING are both True: what is compiled cannot be "
+        "checkpointed. Set one of them to False.",
     )
     yield (
         solver.NESTEROV and solver.MOMENTUM == 0,

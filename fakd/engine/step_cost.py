@@ -26,6 +26,7 @@ from fakd.modeling.depthwise import keep_depthwise_in_float32
 from fakd.structures import LossInputs, SegOutput
 
 from .check import check_config
+from .compiling import compile_network
 from .optimizer import build_optimizer
 from .step import amp_dtype
 from .teacher_form import quicken
@@ -67,6 +68,8 @@ def step_costs(cfg: CfgNode, rounds: int = 5) -> dict[str, Cost]:
         model.set_progress(0.5)
     if amp_dtype(cfg) is not None and cfg.MODEL.DEVICE == "cpu":
         keep_depthwise_in_float32(model)
+    if cfg.SOLVER.COMPILE:
+        compile_network(getattr(model, "student", model))
     reader = cfg.clone()
     reader.defrost()
     reader.DATALOADER.NUM_WORKERS = 0

@@ -27,6 +27,7 @@ from fakd.modeling.depthwise import keep_depthwise_in_float32
 from fakd.modeling.teacher import FrozenTeacher
 
 from .averaging import AveragedWeights
+from .compiling import CompileTime, compile_network
 from .hooks import (
     BestCheckpointer,
     Budget,
@@ -103,7 +104,10 @@ class Trainer(DefaultTrainer):
                 "SOLVER.AMP.ENABLED changes nothing: this processor has no instructions for bfloat16, which "
                 "would take several times as long as float32."
             )
-        _check_batch(cfg, getattr(model, "student", model))
+        student = getattr(model, "student", model)
+        _check_batch(cfg, student)
+        if cfg.SOLVER.COMPILE:
+            compile_network(student)
         state = getattr(model, "distillation_state", None)
         on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
         wrapped = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
@@ -161,6 +165,7 @@ class Trainer(DefaultTrainer):
             self.checkpointer.as_tested = averages[0].in_place
         on_all = [
             StepSeed(cfg.SEED),
+            *([CompileTime()] if cfg.SOLVER.COMPILE or "compile" in cfg.KD.TEACHER.FAST else []),
             hooks.IterationTimer(),
             self.clock,
             self.budget,
@@ -193,7 +198,8 @@ class Trainer(DefaultTrainer):
             DatasetEvaluators([counter, PredictionImages(name), *self._prediction_writers(self.cfg, name)])
             for name, counter in counters.items()
         ]
-        with self.checkpointer.as_tested():
+        # What is compiled is so for training and one size of images.
+        with self.checkpointer.as_tested(), torch.compiler.set_stance("force_eager"):
             results = self._last_eval_results = self.test(self.cfg, self.model, evaluators)
         self.last_metrics = Metrics.of_evaluators(self.cfg.DATASETS.TEST, results)
         self.last_confusion = {name: counter.confusion for name, counter in counters.items()}
