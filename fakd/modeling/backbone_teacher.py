@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import timm
 import torch
@@ -59,16 +60,34 @@ def load_backbone_teacher(name: str, weights: str) -> Segmentor:
         ValueError: there is no such network, ``weights`` is empty, or the weights do not fit or cannot be
             had.
     """
+    check_backbone_weights(name, weights)
+    try:
+        return backbone_teacher(name, weights)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"KD.TEACHER.BACKBONE '{name}', KD.TEACHER.WEIGHTS '{weights}': {error}") from error
+
+
+def check_backbone_weights(name: str, weights: str) -> None:
+    """Refuses weights of which can be told without a network that there are none.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`load_backbone_teacher`.
+    """
     if not weights:
         raise ValueError(
             f"KD.TEACHER.WEIGHTS is empty: set it to 'timm', 'registry' or the file of the weights of "
             f"KD.TEACHER.BACKBONE, '{name}'."
         )
-    try:
-        backbone = TimmBackbone(name=name, output_stride=32, pretrained=weights, any_size=True)
-        mean, std = _normalisation(name, weights)
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(f"KD.TEACHER.BACKBONE '{name}', KD.TEACHER.WEIGHTS '{weights}': {error}") from error
+    if weights not in ("timm", "registry") and not Path(weights).is_file():
+        raise FileNotFoundError(
+            f"KD.TEACHER.BACKBONE '{name}', KD.TEACHER.WEIGHTS '{weights}': there is no file."
+        )
+
+
+def backbone_teacher(name: str, weights: str = "none") -> Segmentor:
+    """:func:`load_backbone_teacher`, also with random weights, "none"."""
+    backbone = TimmBackbone(name=name, output_stride=32, pretrained=weights, any_size=True)
+    mean, std = _normalisation(name, weights)
     last, shape = list(backbone.output_shape().items())[-1]
     return Segmentor(
         backbone=backbone,

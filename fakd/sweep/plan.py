@@ -16,7 +16,8 @@ from fakd.config import NO_RECIPE, load_config
 from fakd.engine.check import check_config
 from fakd.errors import message_of
 from fakd.files import shipped
-from fakd.modeling import Distiller
+from fakd.modeling import Distiller, Segmentor
+from fakd.modeling.backbone_teacher import backbone_teacher, check_backbone_weights
 from fakd.modeling.build import build_distill_losses, build_segmentor
 from fakd.modeling.detectron2_teacher import is_detectron2_config
 
@@ -88,9 +89,10 @@ class _Planner:
         if spec.stop.iterations:
             shared["SOLVER.MAX_ITER"] = spec.stop.iterations
         if method != NO_RECIPE:
-            teacher = pair.teacher if pair.teacher.config else _own_teacher(name, pair)
-            run = self._teacher_run(teacher)
-            shared |= _teacher_opts(teacher, run)
+            teacher = pair.teacher if pair.teacher.config else _own_teacher(name, pair, {**shared, **axes})
+            if teacher is not None:
+                run = self._teacher_run(teacher)
+                shared |= _teacher_opts(teacher, run)
 
         def at(point: Mapping[str, Any], label: str = "") -> list[Trial]:
             """One trial per seed; the label stands in the run's name in place of the values."""
@@ -154,14 +156,16 @@ class _Planner:
         return trial
 
 
-def _own_teacher(name: str, pair: Pair) -> Teacher:
-    """The teacher that the student's config names."""
+def _own_teacher(name: str, pair: Pair, given: Mapping[str, Any]) -> Teacher | None:
+    """The teacher that the student's config names; None for a backbone, which it or ``given`` may name."""
     own = load_config(pair.student).KD.TEACHER
+    if given.get("KD.TEACHER.BACKBONE", own.BACKBONE):
+        return None
     if not own.CONFIG_FILE:
         where = f"pair '{name}': " if name else ""
         raise ValueError(
             f"{where}methods other than '{NO_RECIPE}' need a teacher; name it in the sweep, or in "
-            f"'{pair.student}' under KD.TEACHER."
+            f"'{pair.student}' under KD.TEACHER; KD.TEACHER.BACKBONE may stand in 'opts'."
         )
     return Teacher(config=own.CONFIG_FILE, weights=own.WEIGHTS)
 
@@ -245,9 +249,16 @@ def _build(cfg: CfgNode, teacher_trial: Trial | None) -> None:
     with torch.device("meta"):
         student = build_segmentor(cfg)
         if cfg.MODEL.META_ARCHITECTURE == "Distiller":
-            teacher = build_segmentor(_on_meta(_teacher_config(cfg.KD.TEACHER, teacher_trial)))
+            teacher = _teacher_on_meta(cfg.KD.TEACHER, teacher_trial)
             losses = build_distill_losses(cfg, student.spec, teacher.spec)
             Distiller(student=student, teacher=teacher, losses=losses)
+
+
+def _teacher_on_meta(options: CfgNode, trial: Trial | None) -> Segmentor:
+    if options.BACKBONE:
+        check_backbone_weights(options.BACKBONE, options.WEIGHTS)
+        return backbone_teacher(options.BACKBONE)
+    return build_segmentor(_on_meta(_teacher_config(options, trial)))
 
 
 def _teacher_config(options: CfgNode, trial: Trial | None) -> CfgNode:

@@ -5,6 +5,8 @@ import json
 import os
 
 import pytest
+import timm
+import torch
 from integration.conftest import assert_same_weights, weights
 
 from fakd.files import read_lines
@@ -44,6 +46,22 @@ def test_it_ends_like_its_runs_one_by_one(tmp_path, capsys):
     assert "The sweep is finished: 4 of 4 trials are done, 0 failed." in told
     with pytest.raises(ValueError, match="holds this sweep already"):
         run_locally(spec, tmp_path / "sweep", resume=False)
+
+
+def test_a_backbone_without_classes_teaches_a_pack(tmp_path):
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "backbone.pth")
+    opts = {"KD.TEACHER.BACKBONE": "test_resnet", "KD.TEACHER.WEIGHTS": str(tmp_path / "backbone.pth")}
+    methods = ["student", "normalized_feature", "channel_feature"]
+    given = content(methods=methods, teacher={}, pack=2, opts=opts, stop={"iterations": 2})
+    assert run_locally(parse_spec(given), tmp_path / "sweep") == 0
+    found = {
+        run: json.loads(path.read_text()) for run, path in files(tmp_path / "sweep", "result.json").items()
+    }
+    assert set(found) == {f"runs/{method}/seed0" for method in methods}
+    assert (
+        found["runs/channel_feature/seed0"]["packed"] == 2 and (tmp_path / "sweep" / "report.html").is_file()
+    )
 
 
 def test_a_population_that_is_interrupted_ends_like_one_that_is_not(tmp_path, monkeypatch, capsys):

@@ -36,6 +36,41 @@ def test_axes_are_crossed_and_the_teacher_is_trained_once(tmp_path):
     assert found.trials[2].config().KD.TEACHER.WEIGHTS == str(teacher / "model_final.pth")
 
 
+BACKBONE = {"KD.TEACHER.BACKBONE": "test_resnet", "KD.TEACHER.WEIGHTS": "timm"}
+
+
+def test_a_backbone_without_classes_is_a_teacher_that_needs_no_run(tmp_path):
+    given = {"teacher": {}, "methods": ["student", "normalized_feature"], "opts": BACKBONE}
+    found = plan(tmp_path, **given)
+    assert not found.teachers and [trial.teacher for trial in found.trials] == ["", ""]
+    assert found.trials[1].config().KD.TEACHER.BACKBONE == "test_resnet"
+    keys = {"KD.TEACHER.BACKBONE": ["test_resnet", "test_vit"]}
+    more = plan(
+        tmp_path,
+        **given | {"methods": ["channel_feature"], "keys": keys, "opts": {"KD.TEACHER.WEIGHTS": "timm"}},
+    )
+    assert [trial.config().KD.TEACHER.BACKBONE for trial in more.trials] == ["test_resnet", "test_vit"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"methods": ["cwd"]}, "CWD reads the teacher's logits"),
+        ({"opts": BACKBONE | {"KD.TEACHER.BACKBONE": "resnet1"}}, "resnet1"),
+        ({"opts": BACKBONE | {"KD.TEACHER.WEIGHTS": ""}}, "KD.TEACHER.WEIGHTS is empty"),
+        (
+            {"opts": BACKBONE | {"KD.TEACHER.WEIGHTS": "none.pth"}},
+            "KD.TEACHER.WEIGHTS 'none.pth': there is no file",
+        ),
+        ({"teacher": {"config": CONFIG}}, "two teachers"),
+    ],
+)
+def test_a_backbone_that_cannot_teach_is_told_before_anything_runs(tmp_path, changes, told):
+    given = {"teacher": {}, "methods": ["normalized_feature"], "opts": BACKBONE} | changes
+    with pytest.raises(ValueError, match=f"The config of trial .* does not build: .*{told}"):
+        plan(tmp_path, **given)
+
+
 def test_a_random_search_draws_the_same_again(tmp_path):
     axes = {LAMBDA: {"loguniform": [0.1, 10]}, "SOLVER.BASE_LR": [0.1, 0.2]}
     found = [plan(tmp_path, methods=["fakd"], search="random", samples=3, keys=axes) for _ in range(2)]
