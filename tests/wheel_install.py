@@ -34,11 +34,11 @@ class Wheel:
         subprocess.run([*PIP, *build], check=True)
         shutil.rmtree(source)
         self.environment = environment(folder / "environment")
-        (packages,) = self.environment.glob("lib/*/site-packages")
-        (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
         (wheel,) = folder.glob("*.whl")
         install = ["--python", str(self.environment), "install", "-q", "--no-deps", "--no-index", str(wheel)]
-        subprocess.run([*PIP, *install], check=True)
+        subprocess.run([*PIP, *install], check=True, env=_without_checkout())
+        (packages,) = self.environment.glob("lib/*/site-packages")
+        (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")  # fakd is there, too
         self.folder = folder / "elsewhere"
         self.folder.mkdir()
 
@@ -46,18 +46,21 @@ class Wheel:
         self, *arguments: object, command: str = "fakd", cwd: Path | None = None, code: int = 0
     ) -> tuple[str, Path]:
         """What an installed command printed, and the folder it was started in."""
-        variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         datasets = os.environ.get("DETECTRON2_DATASETS", "datasets")
         done = subprocess.run(
             [str(self.environment / "bin" / command), *map(str, arguments)],
             cwd=cwd or self.folder,
-            env=variables | {"DETECTRON2_DATASETS": os.path.abspath(datasets)},
+            env=_without_checkout() | {"DETECTRON2_DATASETS": os.path.abspath(datasets)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         assert done.returncode == code, done.stdout
         return done.stdout, cwd or self.folder
+
+
+def _without_checkout() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
 def environment(folder: Path, packages: Iterable[str] = ()) -> Path:

@@ -2,10 +2,11 @@
 
 from types import ModuleType
 
+import cv2
 import numpy as np
 from detectron2.utils.file_io import PathManager
 
-from .images import DEEP_MODES, load, open_image, read_image, shown_size
+from .images import DEEP_MODES, is_cut, load, open_image, read_image, shown_size
 
 _TIF = (".tif", ".tiff")
 
@@ -19,14 +20,25 @@ def is_array(path: str, channels: int = 3) -> bool:
     """
     if channels != 3 or path.lower().endswith(".npy"):
         return True
-    return path.lower().endswith(_TIF) and not _is_of_bytes(path)
+    return path.lower().endswith(_TIF) and not _is_of_bytes(path) or _is_deep_png(path)
+
+
+def _is_deep_png(path: str) -> bool:
+    """Whether a file is a png in colour of 16 bits; a grey one is no picture in colour."""
+    if not path.lower().endswith(".png"):
+        return False
+    try:
+        with open_image(path) as picture:
+            return is_cut(picture)
+    except ValueError:  # told by who reads it
+        return False
 
 
 def _is_of_bytes(path: str) -> bool:
     """Whether Pillow reads a file, with 8 bits a channel."""
     try:
         with open_image(path) as picture:
-            return picture.mode not in DEEP_MODES
+            return picture.mode not in DEEP_MODES and not is_cut(picture)
     except ValueError:  # it knows few kinds of tif
         return False
 
@@ -49,6 +61,8 @@ def read_array(path: str, channels: int | None = None) -> np.ndarray:
         raise ValueError(f"Cannot read the image '{path}': {error}") from error
     if values.ndim == 2:
         values = values[..., None]
+    if channels == 3 and values.shape[2:] == (4,) and path.lower().endswith(".png"):
+        values = values[..., :3]  # without transparency, as of 8 bits
     if values.ndim != 3 or values.dtype.kind not in "uif" or not values.size:
         raise ValueError(
             f"The image '{path}' is {values.shape} of {values.dtype}, but must be (height, width, channels) "
@@ -79,6 +93,9 @@ def array_size(path: str) -> tuple[int, int]:
         if path.lower().endswith(".npy"):
             height, width = np.load(PathManager.get_local_path(path), mmap_mode="r").shape[:2]
             return width, height
+        if not path.lower().endswith(_TIF):
+            with open_image(path) as picture:
+                return picture.size
         with _tifffile().TiffFile(PathManager.get_local_path(path)) as file:
             sides = dict(zip(file.series[0].axes, file.series[0].shape, strict=True))
         return sides["X"], sides["Y"]
@@ -116,11 +133,19 @@ def _values(path: str) -> np.ndarray:
         with open_image(path) as picture:
             if picture.mode == "P":
                 raise ValueError("its pixels are indices of a palette")
-            return np.asarray(load(picture))
+            deep, has_grey = is_cut(picture), str(picture.tile[0][3]).startswith("LA")
+            values = np.asarray(load(picture))  # which checks the file
+        return _deep_colours(local, has_grey) if deep else values
     with _tifffile().TiffFile(local) as file:
         values, axes = file.series[0].asarray(), file.series[0].axes
     others = [i for i, axis in enumerate(axes) if axis not in "YX"]
     return values.transpose(axes.index("Y"), axes.index("X"), *others)
+
+
+def _deep_colours(path: str, has_grey: bool) -> np.ndarray:
+    """(H, W, C) uint16 of a png, red first; ``has_grey``: of grey and transparency."""
+    values = cv2.imread(path, cv2.IMREAD_UNCHANGED)  # blue, green, red, transparency
+    return values[..., [0, 3] if has_grey else [2, 1, 0, 3][: values.shape[2]]]
 
 
 def _tifffile() -> ModuleType:

@@ -18,6 +18,12 @@ _TURNED = (5, 6, 7, 8)
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
+def is_cut(picture: Image.Image) -> bool:
+    """Whether Pillow would leave 8 of 16 bits: it has no mode for colours of 16, in png and tif."""
+    raw = [tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in picture.tile if tile[3]]
+    return picture.mode not in DEEP_MODES and any(";16" in str(mode) for mode in raw)
+
+
 @contextlib.contextmanager
 def open_image(path: str, what: str = "image") -> Iterator[Image.Image]:
     """An opened picture, whose pixels are not decoded yet.
@@ -83,6 +89,10 @@ def decode(picture: Image.Image, factor: float = 1.0) -> Image.Image:
         raise OSError(
             f"its mode is '{picture.mode}', more than 8 bits a channel. Convert it to 8 bits, with the range "
             "of values that suits your data, or set INPUT.CHANNELS to 1"
+        )
+    if is_cut(picture):
+        raise OSError(
+            "it has 16 bits a channel, of which Pillow keeps 8. Name its file instead of opening it"
         )
     if factor < 1:
         width, height = picture.size

@@ -1,6 +1,9 @@
 """Images of 16 bits and of other than three channels, from files to what the network is given."""
 
 import json
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +16,9 @@ from PIL import Image
 from fakd.config import load_config
 from fakd.config.checks import check_values
 from fakd.data import SemSegMapper
-from fakd.data.bands import array_size, read_array, read_shown
+from fakd.data.bands import array_size, is_array, read_array, read_shown
 from fakd.data.check import check_dataset
+from fakd.data.images import decode
 from fakd.modeling.backbones.pretrained import load_pretrained
 from fakd.modeling.build import build_segmentor
 
@@ -70,6 +74,58 @@ def test_an_array_is_read_as_it_stands_in_any_order_of_its_axes(tmp_path, kind):
 def test_a_grey_png_of_sixteen_bits_is_one_channel(tmp_path):
     Image.fromarray(FIVE[..., 1]).save(tmp_path / "image.png")
     assert np.array_equal(read_array(str(tmp_path / "image.png"), 1), FIVE[..., 1:2])
+
+
+DEEP = np.random.default_rng(1).integers(0, 65536, (40, 56, 4), np.uint16)
+
+
+def png_of_16_bits(path, values, kind):
+    """A png as its specification has it, of a colour type: 2 RGB, 4 grey and transparency, 6 RGBA."""
+
+    def chunk(name, content):
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    return str(path)
+
+
+@pytest.mark.parametrize(("kind", "channels", "asked"), [(2, 3, 3), (6, 4, 4), (6, 4, 3), (4, 2, 2)])
+def test_a_png_of_16_bits_in_colour_keeps_all_of_them(tmp_path, kind, channels, asked):
+    path = png_of_16_bits(tmp_path / "image.png", DEEP[..., :channels], kind)
+    assert is_array(path, asked) and array_size(path) == (56, 40)
+    found = read_array(path, asked)
+    assert found.dtype == np.float32 and np.array_equal(found, DEEP[..., :asked])
+    assert read_shown(path).shape == (40, 56, 3)
+
+
+def test_a_damaged_png_of_16_bits_is_named(tmp_path):
+    path = tmp_path / "image.png"
+    content = bytearray(Path(png_of_16_bits(path, DEEP[..., :3], 2)).read_bytes())
+    content[5000] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"image\.png': .*damaged"):
+        read_array(str(path), 3)
+
+
+def test_a_tif_of_16_bits_in_colour_is_no_picture_of_bytes(tmp_path):
+    path = str(tmp_path / "image.tif")
+    tifffile.imwrite(path, DEEP[..., :3], photometric="rgb")
+    assert is_array(path) and np.array_equal(read_array(path, 3), DEEP[..., :3])
+    tifffile.imwrite(path, (DEEP[..., :3] >> 8).astype(np.uint8), photometric="rgb")
+    assert not is_array(path)
+
+
+def test_an_opened_picture_of_16_bits_is_not_cut(tmp_path):
+    path = png_of_16_bits(tmp_path / "image.png", DEEP[..., :3], 2)
+    with (
+        Image.open(path) as picture,
+        pytest.raises(OSError, match="16 bits a channel, of which Pillow keeps"),
+    ):
+        decode(picture)
 
 
 @pytest.mark.parametrize(
