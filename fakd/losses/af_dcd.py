@@ -17,9 +17,13 @@ from .mgd import MGD
 
 @DISTILL_LOSS_REGISTRY.register()
 class AfDCD(MGD):
-    """Contrasts groups of channels within patches of a restored feature (Fan et al. 2023, Af-DCD).
+    r"""Contrasts groups of channels within patches of a restored feature (Fan et al. 2023, Af-DCD).
 
-        mean_a [ -log( exp(-d(z_a, t_a) / tau) / sum_{b in a, B(a)} exp(-d(z_a, t_b) / tau) ) ] + r MGD
+    $$
+    \mathrm{mean}_a \left[ -\log
+    \frac{\exp(-d(z_a, t_a) / \tau)}{\sum_{b \in \lbrace a \rbrace \cup B(a)} \exp(-d(z_a, t_b) / \tau)}
+    \right] + r\ \mathrm{MGD}
+    $$
 
     with z the feature that MGD's generator restores from the student's masked one, and t the teacher's, both
     max-pooled by ``pool``, cut into patches of ``patch`` x ``patch`` pixels, and each pixel into ``groups``

@@ -13,9 +13,12 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class AT(DistillLoss):
-    """Matches spatial attention maps, the mean square over channels (Zagoruyko and Komodakis 2017).
+    r"""Matches spatial attention maps, the mean square over channels (Zagoruyko and Komodakis 2017).
 
-        1 / (N M) sum_n sum_i (a^S_ni - a^T_ni)^2,    a_n = e_n / |e_n|,    e_ni = mean_c F_nci^2
+    $$
+    \frac{1}{N M} \sum_n \sum_i (a^S_{ni} - a^T_{ni})^2, \quad a_n = \frac{e_n}{\lVert e_n \rVert}, \quad
+    e_{ni} = \mathrm{mean}_c F_{nci}^2
+    $$
 
     The squared difference of unit vectors is divided by M, hence the large weight. No projector is needed.
     Void pixels are included unless ``mask_ignored``.

@@ -15,14 +15,18 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class BPKD(DistillLoss):
-    """PD on the borders of classes, CWD inside them (Liu et al. 2024, BPKD).
+    r"""PD on the borders of classes, CWD inside them (Liu et al. 2024, BPKD).
 
-        edge PD(edge pixels; edge_tau) + body CWD(body pixels; body_tau)
+    $$
+    \mathrm{edge} \cdot \mathrm{PD}(\text{edge pixels}; \tau_{\mathrm{edge}}) +
+    \mathrm{body} \cdot \mathrm{CWD}(\text{body pixels}; \tau_{\mathrm{body}})
+    $$
 
-    An edge pixel has a pixel of another class at most ``radius`` away, in rows and in columns: the trimap
-    that dilating and eroding the labels gives. The body is the rest of the labelled pixels. PD is the mean
-    over the edge pixels of the KL over classes, CWD the mean over images and classes of the KL over the
-    body's pixels, which have all the mass of its softmaxes. A border with void is no edge.
+    with ``edge``, ``body`` and their temperatures as options. An edge pixel has a pixel of another class
+    at most ``radius`` away, in rows and in columns: the trimap that dilating and eroding the labels
+    gives. The body is the rest of the labelled pixels. PD is the mean over the edge pixels of the KL over
+    classes, CWD the mean over images and classes of the KL over the body's pixels, which have all the
+    mass of its softmaxes. A border with void is no edge.
 
     The training code was never published and the paper's weights were not at hand: the defaults are those of
     PD and CWD here.

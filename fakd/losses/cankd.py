@@ -15,9 +15,12 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class CanKD(DistillLoss):
-    """Distance of normalised features after the student has attended to the teacher's (CanKD, 2026).
+    r"""Distance of normalised features after the student has attended to the teacher's (CanKD, 2026).
 
-        1 / (2 N A M) sum (n(z) - n(t))^2,    z = s + W( theta(s)' phi(t) / M  g(t) )
+    $$
+    \frac{1}{2 N A M} \sum (n(z) - n(t))^2, \quad
+    z = s + W\left( \frac{1}{M} \theta(s)^\top \phi(t)\ g(t) \right)
+    $$
 
     with s the student's feature in front of the classifier, after a 1x1 convolution where channels differ, t
     the teacher's, theta, phi, g and W 1x1 convolutions to ``channels`` of A and back, and n the

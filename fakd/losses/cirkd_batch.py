@@ -15,9 +15,12 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class CIRKDBatch(DistillLoss):
-    """Matches pairwise pixel similarities across the batch (Yang et al. 2022, CIRKD, section 3.2).
+    r"""Matches pairwise pixel similarities across the batch (Yang et al. 2022, CIRKD, section 3.2).
 
-        1 / (N^2 M) sum_ij sum_r KL( softmax_k(t_ir . t_jk / tau) || softmax_k(s_ir . s_jk / tau) )
+    $$
+    \frac{1}{N^2 M} \sum_{ij} \sum_r \mathrm{KL}\left( \mathrm{softmax}_k(t_{ir} \cdot t_{jk} / \tau)
+    \parallel \mathrm{softmax}_k(s_{ir} \cdot s_{jk} / \tau) \right)
+    $$
 
     over ordered pairs of images i, j of this process, i = j among them, with s and t the features in front of
     the classifiers divided by their norm. There is no projector, so channels may differ, and no tau^2. Void

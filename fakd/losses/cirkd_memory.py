@@ -23,9 +23,12 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class CIRKDMemory(DistillLoss):
-    """Matches similarities to queued pixels and regions of all classes (Yang et al. 2022, CIRKD, 3.3).
+    r"""Matches similarities to queued pixels and regions of all classes (Yang et al. 2022, CIRKD, 3.3).
 
-        mean_i KL( softmax_k(t_i . e_k / tau) || softmax_k(p_i . e_k / tau) )
+    $$
+    \mathrm{mean}_i \mathrm{KL}\left( \mathrm{softmax}_k(t_i \cdot e_k / \tau)
+    \parallel \mathrm{softmax}_k(p_i \cdot e_k / \tau) \right)
+    $$
 
     once with keys e from the pixel queues and once from the region queues, summed with their factors. t is
     the teacher's feature and p the student's after a projector (1x1 convolution, batch norm, ReLU, 1x1

@@ -14,9 +14,11 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class CWD(DistillLoss):
-    """KL divergence over the pixels of every channel (Shu et al. 2021; FAKD's Eq. 2).
+    r"""KL divergence over the pixels of every channel (Shu et al. 2021; FAKD's Eq. 2).
 
-        tau^2 / (N C) sum_n sum_c sum_i P_nci (log P_nci - log Q_nci)
+    $$
+    \frac{\tau^2}{N C} \sum_n \sum_c \sum_i P_{nci} (\log P_{nci} - \log Q_{nci})
+    $$
 
     with P and Q the softmaxes over the pixels of image n of channel c over tau. Each image has its own. The
     channels are those of the logits, of the feature in front of the classifier, or both with

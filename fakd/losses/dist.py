@@ -14,9 +14,12 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class DIST(DistillLoss):
-    """One minus the correlation of the probabilities, of each pixel and of each class (Huang et al. 2022).
+    r"""One minus the correlation of the probabilities, of each pixel and of each class (Huang et al. 2022).
 
-        tau^2 ( beta mean_i [ 1 - rho(p_i:, q_i:) ] + gamma mean_c [ 1 - rho(p_:c, q_:c) ] )
+    $$
+    \tau^2 \left( \beta\ \mathrm{mean}_i [1 - \rho(p_{i:}, q_{i:})] +
+    \gamma\ \mathrm{mean}_c [1 - \rho(p_{:c}, q_{:c})] \right)
+    $$
 
     with p and q the softmaxes over classes of teacher and student over tau, as matrices of the labelled
     pixels of the batch by classes, and rho Pearson's correlation of two rows or two columns. Only relations

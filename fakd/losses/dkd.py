@@ -15,9 +15,12 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class DKD(DistillLoss):
-    """PD decoupled into a target-class term and a non-target-class term (Zhao et al. 2022).
+    r"""PD decoupled into a target-class term and a non-target-class term (Zhao et al. 2022).
 
-        T^2 mean_i [ alpha KL(b^t_i || b^s_i) + beta KL(r^t_i || r^s_i) ]
+    $$
+    T^2 \mathrm{mean}_i \left[ \alpha\ \mathrm{KL}(b^t_i \parallel b^s_i) +
+    \beta\ \mathrm{KL}(r^t_i \parallel r^s_i) \right]
+    $$
 
     over labelled pixels, with b = (p_y, 1 - p_y) for the softmax p over classes of the logits over T at
     the pixel's label y, and r the softmax over all classes but y. PD is the case alpha = 1 with 1 - p^t_y

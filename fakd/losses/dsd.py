@@ -21,17 +21,23 @@ EQUAL = 1e-6
 
 @DISTILL_LOSS_REGISTRY.register()
 class DSD(DistillLoss):
-    """Pixel-wise and category-wise similarity (Feng et al. 2021, in CIRKD's form).
+    r"""Pixel-wise and category-wise similarity (Feng et al. 2021, in CIRKD's form).
 
-        PSD = mean over pairs (m, n) of maps of mean_i (d^S_mn - d^T_mn)^2,   d_mn = unit(a_n - a_m)
-        CSD = 1 / (N K^2) sum (R^S R^S' - R^T R^T')^2
-        loss = psd_weight PSD + csd_weight CSD
+    $$
+    \mathrm{PSD} = \mathrm{mean}_{(m, n)}\ \mathrm{mean}_i (d^S_{mni} - d^T_{mni})^2, \quad
+    d_{mn} = \frac{a_n - a_m}{\lVert a_n - a_m \rVert}
+    $$
 
-    a_m is the attention of map m: the mean over channels of its squares as a unit vector over the pixels.
-    The maps are a backbone stage, the feature and the logits, all on the grid of the feature (CIRKD takes
-    the auxiliary logits for the first, or twice the same map where there are none). Row c of R is the
-    softmax over pixels of the channel c of the logits, average-pooled by 2, over tau. Void pixels are
-    included.
+    $$
+    \mathrm{CSD} = \frac{1}{N K^2} \sum (R^S R^{S\top} - R^T R^{T\top})^2, \quad
+    w_{\mathrm{psd}} \mathrm{PSD} + w_{\mathrm{csd}} \mathrm{CSD}
+    $$
+
+    with w ``psd_weight`` and ``csd_weight``. a_m is the attention of map m: the mean over channels of its
+    squares as a unit vector over the pixels. The maps are a backbone stage, the feature and the logits,
+    all on the grid of the feature (CIRKD takes the auxiliary logits for the first, or twice the same map
+    where there are none). Row c of R is the softmax over pixels of the channel c of the logits,
+    average-pooled by 2, over tau. Void pixels are included.
     """
 
     paper = "Feng et al. 2021 (DSD)"

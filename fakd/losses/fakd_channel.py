@@ -15,11 +15,14 @@ from .base import option
 
 @DISTILL_LOSS_REGISTRY.register()
 class FAKDChannel(FeatureAugmentedLoss):
-    """CWD under infinitely many feature augmentations (Yuan et al. 2022, Eq. 7, corrected).
+    r"""CWD under infinitely many feature augmentations (Yuan et al. 2022, Eq. 7, corrected).
 
     With v_ci = lambda q[c, y_i] / (2 tau^2) and q[c, y] = w_c' Sigma_y w_c, the bound separates:
 
-        tau^2 / (N K) sum_c [ LSE_k(z_ck / tau + v_ck) - sum_i P_ci z_ci / tau + sum_i P_ci v_ci ]
+    $$
+    \frac{\tau^2}{N K} \sum_c \left[ \mathrm{LSE}_k\left( \frac{z_{ck}}{\tau} + v_{ck} \right) -
+    \sum_i P_{ci} \frac{z_{ci}}{\tau} + \sum_i P_{ci} v_{ci} \right]
+    $$
 
     so it costs as much as CWD. ``form`` sets the sign of the last term: + ``bound``, 0 ``tight``
     (Jensen's inequality only where it is needed, a tighter bound), - ``shift`` (Algorithm 1: augmented

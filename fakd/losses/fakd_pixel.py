@@ -20,9 +20,12 @@ from .base import option
 
 @DISTILL_LOSS_REGISTRY.register()
 class FAKDPixel(FeatureAugmentedLoss):
-    """PD under infinitely many feature augmentations (Yuan et al. 2022, Eq. 8).
+    r"""PD under infinitely many feature augmentations (Yuan et al. 2022, Eq. 8).
 
-        T^2 / (N M) sum_i sum_c p_ic [ LSE_k(z_ik / T + (lambda / 2 T^2) D[c, k]) - z_ic / T ]
+    $$
+    \frac{T^2}{N M} \sum_i \sum_c p_{ic} \left[ \mathrm{LSE}_k\left( \frac{z_{ik}}{T} +
+    \frac{\lambda}{2 T^2} D[c, k] \right) - \frac{z_{ic}}{T} \right]
+    $$
 
     with D[c, k] = (w_k - w_c)' Sigma (w_k - w_c) and Sigma that of the summed class c (``class``, as Eq.
     8 prints it) or of the pixel's own label (``label``, the distribution of Eq. 6). The teacher's entropy

@@ -13,9 +13,11 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class FitNet(DistillLoss):
-    """Mean squared difference of the features (Romero et al. 2015, in CIRKD's form).
+    r"""Mean squared difference of the features (Romero et al. 2015, in CIRKD's form).
 
-        1 / (N A M) sum (P s - t)^2
+    $$
+    \frac{1}{N A M} \sum (P s - t)^2
+    $$
 
     over the A channels of the teacher, with P a 1x1 convolution without bias. CIRKD uses it even where
     channels agree; without ``always_adapt`` it is used only where they differ. Void pixels are included

@@ -14,9 +14,11 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class IFVD(DistillLoss):
-    """Matches the cosine of each pixel's feature to its class mean in the image (Wang et al. 2020).
+    r"""Matches the cosine of each pixel's feature to its class mean in the image (Wang et al. 2020).
 
-        1 / (N M) sum_i (cos(s_i, mu^S_i) - cos(t_i, mu^T_i))^2
+    $$
+    \frac{1}{N M} \sum_i \left( \cos(s_i, \mu^S_i) - \cos(t_i, \mu^T_i) \right)^2
+    $$
 
     with mu_i the mean of the network's own feature over the pixels of image n that have the label of
     pixel i. The gradient reaches the student through the pixel and through the mean; no projector is

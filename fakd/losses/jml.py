@@ -14,11 +14,18 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class JML(DistillLoss):
-    """Soft Jaccard loss against a mixture of label and teacher (Wang et al. 2023, JML_1).
+    r"""Soft Jaccard loss against a mixture of label and teacher (Wang et al. 2023, JML_1).
 
-        1 - mean_c [ (TP_c + e) / (TP_c + FP_c + FN_c + e) ]
-        TP = (|q|_1 + |y|_1 - |q - y|_1) / 2,    FP = |q|_1 - TP,    FN = |y|_1 - TP
-        y = a onehot(label) + (1 - a) p
+    $$
+    1 - \mathrm{mean}_c \frac{\mathrm{TP}_c + \epsilon}
+    {\mathrm{TP}_c + \mathrm{FP}_c + \mathrm{FN}_c + \epsilon},
+    \quad y = a\ \mathrm{onehot}(\mathrm{label}) + (1 - a) p
+    $$
+
+    $$
+    \mathrm{TP} = \frac{|q|_1 + |y|_1 - |q - y|_1}{2}, \quad \mathrm{FP} = |q|_1 - \mathrm{TP}, \quad
+    \mathrm{FN} = |y|_1 - \mathrm{TP}
+    $$
 
     with p and q the softmaxes over classes of teacher and student over T, a ``label_share`` and the norms
     sums over the labelled pixels of this process's batch, per class. Unlike the product form of soft

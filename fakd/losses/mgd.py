@@ -14,9 +14,11 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class MGD(DistillLoss):
-    """Generates the teacher's feature from the student's with most pixels masked (Yang et al. 2022, MGD).
+    r"""Generates the teacher's feature from the student's with most pixels masked (Yang et al. 2022, MGD).
 
-        1 / N sum_n || t_n - G(m_n P s_n) ||^2
+    $$
+    \frac{1}{N} \sum_n \lVert t_n - G(m_n P s_n) \rVert^2
+    $$
 
     with s and t the features in front of the classifiers, P a 1x1 convolution where channels differ, m a new
     mask every step whose pixels are 0 with probability ``mask_ratio`` and the same for all channels, and G a

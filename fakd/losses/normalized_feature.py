@@ -16,10 +16,17 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class NormalizedFeature(DistillLoss):
-    """Squared distance of the normalised features.
+    r"""Squared distance of the normalised features.
 
-        pixel      1 / (N M) sum_i || P s_i / |P s_i| - t_i / |t_i| ||^2
-        channel    1 / (N A M) sum_i sum_a (z(P s)_ia - z(t)_ia)^2,    z(f)_ia = (f_ia - mean_a) / sigma_a
+    $$
+    \mathrm{pixel} = \frac{1}{N M} \sum_i \left\lVert \frac{P s_i}{\lVert P s_i \rVert} -
+    \frac{t_i}{\lVert t_i \rVert} \right\rVert^2
+    $$
+
+    $$
+    \mathrm{channel} = \frac{1}{N A M} \sum_i \sum_a (z(P s)_{ia} - z(t)_{ia})^2, \quad
+    z(f)_{ia} = \frac{f_{ia} - \mathrm{mean}_a}{\sigma_a}
+    $$
 
     with s and t the features in front of the classifiers, P a 1x1 convolution where channels differ, and in
     ``norm: channel`` (NFD, Liu et al. 2022; PKD, Cao et al. 2022) mean and deviation of every channel over

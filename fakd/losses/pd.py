@@ -14,9 +14,11 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class PD(DistillLoss):
-    """KL divergence over classes at every pixel (Hinton et al. 2015; FAKD's Eq. 1).
+    r"""KL divergence over classes at every pixel (Hinton et al. 2015; FAKD's Eq. 1).
 
-        T^2 / (N M) sum_i sum_c p_ic (log p_ic - log q_ic)
+    $$
+    \frac{T^2}{N M} \sum_i \sum_c p_{ic} (\log p_{ic} - \log q_{ic})
+    $$
 
     with p and q the softmaxes over classes of the teacher's and student's logits over T. Eq. 1 of FAKD is
     printed with ``t_k`` in the teacher's normaliser; it should be ``t_i``. Void pixels are included unless

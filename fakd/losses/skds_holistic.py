@@ -21,20 +21,30 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class SKDSHolistic(DistillLoss):
-    """Adversarial: a critic D learns to tell the student's logits from the teacher's (Liu et al. 2019, 3.2).
+    r"""Adversarial: a critic D learns to tell the student's logits from the teacher's (Liu et al. 2019, 3.2).
 
-        student   - mean D(S)
-        critic    critic_weight (mean D(S) - mean D(T) + gradient_penalty mean_n (|grad D(x_n)| - 1)^2)
-                  critic_weight (mean relu(1 - D(T)) + mean relu(1 + D(S)))                      ``hinge``
+    $$
+    \mathrm{student} = -\mathrm{mean}\ D(S)
+    $$
 
-    with S and T the raw logits and x = a T + (1 - a) S, a uniform in [0, 1) per image. The critic sees
-    only logits, as in the authors' code. It is trained here, one step per forward pass in training, with
-    an optimizer of its own: the gradient into the student's logits is computed before that step, so no
-    backward pass sees changed weights, and any trainer works. The trainer's optimizer never sees the
-    critic; its gradients are averaged over ranks; its weights and momenta are in the state of the loss.
-    Its learning rate decays with the progress of the training as ``critic_power`` says. With
-    SOLVER.ACCUMULATE it makes one step per micro-batch. Batch norm in the critic couples the images of a
-    batch, in the penalty too.
+    $$
+    \mathrm{critic} = w \left( \mathrm{mean}\ D(S) - \mathrm{mean}\ D(T) +
+    g\ \mathrm{mean}_n (\lVert \nabla D(x_n) \rVert - 1)^2 \right)
+    $$
+
+    $$
+    \mathrm{critic}_{\mathrm{hinge}} = w \left( \mathrm{mean} \max(0, 1 - D(T)) +
+    \mathrm{mean} \max(0, 1 + D(S)) \right)
+    $$
+
+    with w ``critic_weight``, g ``gradient_penalty``, S and T the raw logits and x = a T + (1 - a) S, a
+    uniform in [0, 1) per image; the last is ``objective: hinge``. The critic sees only logits, as in the
+    authors' code. It is trained here, one step per forward pass in training, with an optimizer of its
+    own: the gradient into the student's logits is computed before that step, so no backward pass sees
+    changed weights, and any trainer works. The trainer's optimizer never sees the critic; its gradients
+    are averaged over ranks; its weights and momenta are in the state of the loss. Its learning rate
+    decays with the progress of the training as ``critic_power`` says. With SOLVER.ACCUMULATE it makes one
+    step per micro-batch. Batch norm in the critic couples the images of a batch, in the penalty too.
     """
 
     paper = "Liu et al. 2019 (SKDS), holistic"

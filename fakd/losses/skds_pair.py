@@ -14,9 +14,11 @@ from .base import DistillLoss, option
 
 @DISTILL_LOSS_REGISTRY.register()
 class SKDSPair(DistillLoss):
-    """Matches pairwise similarities of an image's regions (Liu et al. 2019, section 3.1).
+    r"""Matches pairwise similarities of an image's regions (Liu et al. 2019, section 3.1).
 
-        1 / (N P^2) sum_n sum_ij (s_i . s_j - t_i . t_j)^2
+    $$
+    \frac{1}{N P^2} \sum_n \sum_{ij} (s_i \cdot s_j - t_i \cdot t_j)^2
+    $$
 
     over the P nodes of image n: the max-pooled feature, divided by its length. A node covers ``scale``
     times the map in each direction (4 nodes for 64x64), as in the authors' code, or, with ``kernel``, a

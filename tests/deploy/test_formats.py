@@ -46,6 +46,28 @@ def test_a_runtime_computes_what_pytorch_does(name, model, tmp_path):
                 torch.testing.assert_close(scores, deployed(image[None])[0], rtol=1e-3, atol=1e-3)
 
 
+SLOW = [name for name in FORMATS if name not in ("torchscript", "ncnn")]  # half a minute each
+
+
+@pytest.mark.parametrize(
+    "name", ["torchscript", "ncnn", *(pytest.param(x, marks=pytest.mark.slow) for x in SLOW)]
+)
+def test_every_format_takes_images_of_five_channels(name, tmp_path):
+    skip_without(name)
+    values = str((100.0,) * 5)
+    five = {"INPUT.CHANNELS": "5", "MODEL.PIXEL_MEAN": values, "MODEL.PIXEL_STD": values}
+    deployed, metadata = network("pspnet_r18", SIZE, **five)
+    path = tmp_path / f"x{FORMATS[name].ending}"
+    found = export(deployed, deployed, metadata, path, name)
+    if found is None:  # nothing here runs it
+        return
+    assert found.agreement >= 0.999
+    image = 255 * torch.rand(5, *SIZE)
+    scores = load_exported(path, allow_pickle=True)([{"image": image}])[0]["sem_seg"]
+    with torch.no_grad():
+        torch.testing.assert_close(scores, deployed(image[None])[0], rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_says_all_that_a_user_has_to_know(name):
     made = FORMATS[name]

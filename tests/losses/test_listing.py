@@ -49,7 +49,7 @@ def test_options_and_formula_are_shown(capsys):
         loss = DISTILL_LOSS_REGISTRY.get(name)
         assert loss_section(loss) in text and loss.paper in text
         assert all(f.metadata["help"] in text for f in fields(loss.Config))
-    assert "`GAMMA` | `1.0`" in text and "rho(p_i:, q_i:)" in text
+    assert "`GAMMA` | `1.0`" in text and r"\rho(p_{i:}, q_{i:})" in text
 
 
 def test_an_unknown_name_is_refused():
