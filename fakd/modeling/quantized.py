@@ -377,7 +377,7 @@ class Int8Conv(nn.Module):
         return _dequantized(self.bias_steps, self.bias_scales, 2**31 - 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """As :meth:`QuantizedConv.forward`."""
+        """As a :class:`QuantizedConv` once it is quantized."""
         return self.conv.convolve(self.input_rounding(x), self.weight, self.bias)
 
 

@@ -1,5 +1,8 @@
 """The list of losses is that of the code."""
 
+import html
+import re
+import runpy
 from dataclasses import fields
 from pathlib import Path
 
@@ -50,6 +53,21 @@ def test_options_and_formula_are_shown(capsys):
         assert loss_section(loss) in text and loss.paper in text
         assert all(f.metadata["help"] in text for f in fields(loss.Config))
     assert "`GAMMA` | `1.0`" in text and r"\rho(p_{i:}, q_{i:})" in text
+
+
+def test_every_loss_has_a_formula_that_the_site_can_typeset():
+    pytest.importorskip("latex2mathml", reason="needs latex2mathml: pip install 'fakd[docs]'")
+    typeset = runpy.run_path(str(ROOT / "docs" / "site" / "formulas.py"))["on_page_content"]
+    for name, loss in library_losses().items():
+        formulas = re.findall(r"\$\$\n(.*?)\n\$\$", loss_section(loss), re.DOTALL)
+        assert formulas, name
+        for formula in formulas:
+            marked = html.escape(formula, quote=False)  # as pymdownx.arithmatex marks it
+            page = typeset(html=f'<p>a</p><div class="arithmatex">\\[\n{marked}\n\\]</div>')
+            assert page.startswith("<p>a</p><math") and 'display="block"' in page
+            assert "\\" not in page, f"{name}: a command that is not known: {page}"
+            # GitHub's Markdown reads these before its formulas.
+            assert not re.search(r"\\[,;{}_!]|^[-+=#>*] ", formula, re.MULTILINE), name
 
 
 def test_an_unknown_name_is_refused():
