@@ -27,7 +27,7 @@ COMMANDS = {
     "tune": ("commands.tune", "run a sweep of one file, with Ray or without"),
     "report": ("commands.report", "write the report of finished runs, or keep them as JSON lines"),
     "quickstart": ("commands.quickstart", "teacher, students and report in minutes, on a generated dataset"),
-    "data": ("commands.data", "check a dataset, or prepare one from its original files"),
+    "data": ("commands.data", "check a dataset, prepare one, or decode its images once"),
     "model": ("commands.analyze", "print the cost of a network, and the maps it offers to distillation"),
     "benchmark": ("commands.benchmark", "measure time and memory of networks"),
     "networks": ("commands.networks", "list timm's networks as backbones"),

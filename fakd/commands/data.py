@@ -1,4 +1,4 @@
-"""Checks a dataset, or prepares one from its original files."""
+"""Checks a dataset, prepares one from its original files, or decodes its images once."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from importlib import import_module
 
 from fakd.data.prepare.cli import run_conversion
 
-from . import check
+from . import check, decode
 
 # The function that prepares each dataset, in fakd.data.prepare.<name>, and the dataset's registered name.
 PREPARED = {
@@ -19,11 +19,13 @@ PREPARED = {
 
 
 def main() -> None:
-    """``data check ...`` or ``data prepare NAME ...``."""
-    if _word(["check", "prepare"], "ACTION") == "check":
-        check.main()
-    else:
-        prepare(_word(list(PREPARED), "NAME"))
+    """``data check ...``, ``data prepare NAME ...`` or ``data decode ...``."""
+    actions = {
+        "check": check.main,
+        "decode": decode.main,
+        "prepare": lambda: prepare(_word(list(PREPARED), "NAME")),
+    }
+    actions[_word(list(actions), "ACTION")]()
 
 
 def prepare(name: str) -> None:

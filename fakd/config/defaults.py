@@ -102,6 +102,7 @@ KEYS: dict[str, Key] = {
         optional=True,
     ),
     "DATALOADER.NUM_WORKERS": key(2, "processes that read images, per training process", least=0),
+    "DATALOADER.DECODED": key("", "folder of fakd data decode: training images are read from it"),
     "DATALOADER.UNLABELLED_SHARE": key(
         0.5,
         "of each batch, images of DATASETS.UNLABELLED; 1: all, for losses without labels",

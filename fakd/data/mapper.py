@@ -13,6 +13,7 @@ from PIL import Image
 
 from .augmentations import RandomScaledCrop, build_augmentations
 from .bands import is_array, read_array
+from .decoded import DecodedFiles
 from .images import as_array, decode, open_image, read_image, shown_size, size_error
 from .labels import read_ids, read_label
 from .strong import strong_augmentations
@@ -46,6 +47,7 @@ class SemSegMapper:
         ignore_value: int,
         id_map: Mapping[int, int] | None,
         is_train: bool,
+        decoded: DecodedFiles | None = None,
     ) -> None:
         """
         Args:
@@ -61,7 +63,10 @@ class SemSegMapper:
             ignore_value: id of void in ``sem_seg``.
             id_map: from ids in the label files to class ids, or None.
             is_train: whether to augment and to read the label.
+            decoded: where pixels are read in place of the files, of images of three channels.
         """
+        self.open_image = open_image if decoded is None else decoded.open_image
+        self.read_ids = read_ids if decoded is None else decoded.read
         self.augmentations = T.AugmentationList(augmentations)
         self.strong = T.AugmentationList(strong) if strong else None
         self.crop = crop
@@ -100,6 +105,7 @@ class SemSegMapper:
             "ignore_value": head.IGNORE_VALUE,
             "id_map": id_map,
             "is_train": is_train,
+            "decoded": DecodedFiles(cfg.DATALOADER.DECODED) if is_train and cfg.DATALOADER.DECODED else None,
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -141,7 +147,7 @@ class SemSegMapper:
     def _read_crop(self, sample: dict) -> T.AugInput:
         if is_array(sample["file_name"], self.channels):
             return self._crop_array(sample)
-        with open_image(sample["file_name"]) as picture:
+        with self.open_image(sample["file_name"]) as picture:
             label, has_label = self._label_of(sample, picture)
             if self.crop is None:
                 return T.AugInput(as_array(decode(picture), self.image_format), sem_seg=label)
@@ -166,7 +172,7 @@ class SemSegMapper:
     def _read_checked_label(self, sample: dict, picture: Image.Image | np.ndarray) -> np.ndarray:
         """(H, W) class ids in one byte, or in four where one does not hold them all."""
         path, size = sample["sem_seg_file_name"], shown_size(picture)[::-1]
-        ids = read_ids(path)
+        ids = self.read_ids(path)
         if self.fits_byte and ids.dtype == np.uint8 and ids.shape == size:
             # Two passes over bytes suffice for most files; the slow way below finds what is wrong.
             if not cv2.LUT(ids, self.is_unknown).any():
