@@ -30,11 +30,12 @@ def test_every_part_of_a_distillation_has_its_cost(teacher, mixed, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_the_student_alone_through_the_command(monkeypatch, capsys):
+def test_the_student_alone_through_the_command(monkeypatch, capfd):
     words = ["--config-file", CONFIG, "--recipe", "student", "--rounds", "1"]
     monkeypatch.setattr(sys, "argv", ["fakd benchmark", "step", *words])
     benchmark.main()
-    said = capsys.readouterr().out
+    said, noise = capfd.readouterr()
+    assert "profiler" not in noise
     assert all(f"| {name} " in said for name in (DATA, FORWARD, CROSS_ENTROPY, BACKWARD, OPTIMIZER, "step"))
     assert TEACHER not in said.split("\n\n")[0]
 
