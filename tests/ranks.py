@@ -1,9 +1,12 @@
-"""Functions on several ranks, in processes that share their imports."""
+"""Functions on several ranks, and commands, in processes that share their imports."""
 
 import contextlib
 import multiprocessing
 import os
+import runpy
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -38,3 +41,52 @@ def _run(rank: int, environment: dict[str, str], fn: Callable[..., None], args: 
     os.environ.update(environment)
     torch.set_num_threads(1)
     fn(rank, *args)
+
+
+class Command:
+    """A tool in a process of its own, with what tests need of ``subprocess.Popen``."""
+
+    def __init__(self, words: list[str], output: Path, own_group: bool = False) -> None:
+        """
+        Args:
+            words: path of the tool, and its arguments.
+            output: file that takes what it prints.
+            own_group: start a process group, whose number is the process's.
+        """
+        self._output = output
+        given = (dict(os.environ), words, str(output), own_group)
+        self._process = multiprocessing.get_context("forkserver").Process(target=_run_tool, args=given)
+        self._process.start()
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self._process.join(timeout)
+        return self._process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        assert self.wait(timeout) is not None, "it takes too long"
+        return self._output.read_text(), None
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _run_tool(environment: dict[str, str], words: list[str], output: str, own_group: bool) -> None:
+    os.environ.update(environment)
+    if own_group:
+        os.setsid()
+    with open(output, "wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")

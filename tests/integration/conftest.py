@@ -1,14 +1,13 @@
 """Runs of the size of a test, in this process or in one of their own."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import read_image
+from ranks import Command
 
 from fakd.config import load_config
 from fakd.engine import evaluate, run
@@ -40,13 +39,13 @@ def tiny():
 
 
 @pytest.fixture
-def train_net():
-    """``train_net(folder, arguments...)``: the command, started in a process of its own."""
+def train_net(tmp_path):
+    """``train_net(folder, arguments..., own_group=)``: the command, started in a process of its own."""
     started = []
 
-    def start(folder, *arguments):
-        command = [sys.executable, TRAIN_NET, "--config-file", CONFIG, *arguments, "OUTPUT_DIR", str(folder)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    def start(folder, *arguments, own_group=False):
+        words = [TRAIN_NET, "--config-file", CONFIG, *arguments, "OUTPUT_DIR", str(folder)]
+        process = Command(words, tmp_path / "printed.txt", own_group)
         started.append(process)
         return process
 
