@@ -3,15 +3,13 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.engine import HookBase
-from integration.conftest import CONFIG, TRAIN_NET, assert_same_weights, tiny_config, weights
+from integration.conftest import assert_same_weights, tiny_config, weights
 from integration.test_resume import wait_for
 from torch.utils.data import DataLoader
 
@@ -81,16 +79,9 @@ def test_all_students_of_a_teacher_are_saved_after_the_same_step(teacher, tmp_pa
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_signal_to_the_whole_process_group_saves_and_ends(tmp_path, processes):
+def test_a_signal_to_the_whole_process_group_saves_and_ends(train_net, tmp_path, processes):
     opts = ["SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "5", "DATALOADER.NUM_WORKERS", "2"]
-    command = [sys.executable, TRAIN_NET, "--config-file", CONFIG, "--num-gpus", str(processes), *opts]
-    process = subprocess.Popen(
-        [*command, "OUTPUT_DIR", str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = train_net(tmp_path, "--num-gpus", str(processes), *opts, own_group=True)
     try:
         wait_for(tmp_path / "model_0000004.pth", process)
         os.killpg(process.pid, signal.SIGTERM)
