@@ -145,3 +145,11 @@ def test_a_section_of_the_site_opens_what_it_says():
         "Python": "docs/api/README.md",
         "A method outside the library": "projects/ExampleMethod/README.md",
     }
+
+
+def test_the_site_needs_no_network_and_breaks_no_file_name():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert {"search", "offline"} <= {x for x in site["plugins"] if isinstance(x, str)}
+    assert site["theme"]["font"] is False and not site["use_directory_urls"]
+    (style,) = [(ROOT / path).read_text() for path in site["extra_css"]]
+    assert "word-break: normal" in style and "://" not in style

@@ -21,6 +21,12 @@ PAIRS = {
     "camvid": ("camvid_pretrained/teacher.yaml", 600, "camvid_pretrained/student_lite0.yaml", 400),
 }
 
+# The README's table, of the same student and iterations.
+SEEDS = {
+    "toyscenes": "What five seeds gave, in mIoU: student alone 28.1 ± 0.8, CWD 38.0 ± 1.7, FAKD 35.9 ± 2.8, "
+    "of a teacher of 52.3. The runs below are one seed."
+}
+
 
 def main() -> int:
     """Runs the command line."""
@@ -59,7 +65,12 @@ def main() -> int:
     code = run_locally(parse_spec(spec, "the command line"), output)
     if code in (0, 1):
         page = write_report(
-            [output], output, command="fakd quickstart", allow_plugins=True, allow_pickle=True
+            [output],
+            output,
+            command="fakd quickstart",
+            note=SEEDS.get(given.dataset, ""),
+            allow_plugins=True,
+            allow_pickle=True,
         )
         print(f"Report: {page}")
     return code

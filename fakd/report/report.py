@@ -30,6 +30,7 @@ def write_report(
     side_by_side: bool = False,
     paper: str = "",
     name: str = "report",
+    note: str = "",
     allow_plugins: bool = False,
     allow_pickle: bool = False,
 ) -> Path:
@@ -46,6 +47,7 @@ def write_report(
         side_by_side: instead of the sections, one table with columns for each path.
         paper: project whose paper's values are shown beside ours, where the runs' sweep names none.
         name: of the files.
+        note: a sentence in front of the sections.
         allow_plugins, allow_pickle: run the PLUGINS and open the pickles that the runs' configs name. Else
             their networks are left out of the pictures.
 
@@ -69,6 +71,8 @@ def write_report(
         blocks = list(_parts(contexts, chosen, problems))
         title = _title(paths, found)
         _write_tables(output, contexts)
+    if note:
+        blocks.insert(0, Text(note, "note"))
     if command:
         blocks += [Heading("How to get these numbers again"), Code(command)]
     return save_page(output, name, title, blocks)

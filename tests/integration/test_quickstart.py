@@ -1,10 +1,13 @@
 """What the quickstart asks of the machine it runs on."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from trees import TREES
 
-from fakd.commands.quickstart import machine_options, main
+from fakd.commands.quickstart import PAIRS, SEEDS, machine_options, main
 
 
 @pytest.mark.parametrize("known", [{}, {"avx512_bf16": True}])
@@ -12,6 +15,16 @@ def test_mixed_precision_only_where_the_processor_is_fast_at_it(monkeypatch, kno
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
     options = machine_options({"MODEL.DEVICE": "cpu"})
     assert options == {"SOLVER.AMP.ENABLED": bool(known)}
+
+
+def test_the_note_beside_one_seed_is_the_readme_s_row_of_several():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    row = re.search(r"\| `toyscenes`, 450 iterations.*", readme)[0]
+    teacher, *students = re.findall(r"\d+\.\d(?: ± \d+\.\d)?", row)
+    note = SEEDS["toyscenes"]
+    assert re.findall(r"\d+\.\d(?: ± \d+\.\d)?", note) == [*students, teacher]
+    assert re.search(r"over \w+ seeds", readme)[0].replace("over", "What") in note
+    assert PAIRS["toyscenes"][3] == 450
 
 
 def test_camvid_by_one_flag(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import subprocess
 import pandas as pd
 import pytest
 
-from fakd.report.page import Picture, Table, to_html
+from fakd.report.page import Heading, Picture, Table, to_html
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PIXEL = bytes.fromhex(
@@ -24,9 +24,9 @@ def clicked(tmp_path):
         pytest.skip("no Chromium on the PATH (Debian, Ubuntu: apt-get install chromium)")
     page = to_html("A page", [TABLE, Picture("dot", PIXEL, "A dot"), Picture("other", PIXEL + b" ", "Other")])
 
-    def run(script):
+    def run(script, *flags, shown=page):
         file = tmp_path / "page.html"
-        file.write_text(page.replace("</body>", f"<script>{script}</script></body>"))
+        file.write_text(shown.replace("</body>", f"<script>{script}</script></body>"))
         command = [
             BROWSER,
             "--headless",
@@ -36,7 +36,7 @@ def clicked(tmp_path):
         ]
         offline = ["--host-resolver-rules=MAP * ~NOTFOUND"]
         done = subprocess.run(
-            [*command, *offline, "--dump-dom", file.as_uri()], capture_output=True, text=True
+            [*command, *offline, *flags, "--dump-dom", file.as_uri()], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -73,3 +73,28 @@ def test_keys_do_what_clicks_do_and_a_second_one_turns_the_order(clicked):
     )
     assert first_column(document) == ["pd", "cwd", "at", "fakd"]
     assert "<dialog><img" in document  # opened, and closed by the click
+
+
+def test_a_long_page_has_contents_whose_links_lead_to_their_headings(clicked):
+    names = ["Gains", "Classes", "Pictures", "Cost", "Pairs"]
+    short, long = (to_html("A page", [Heading(name) for name in names[:n]]) for n in (4, 5))
+    script = (
+        "document.title = [...document.querySelectorAll('nav a')].map("
+        "link => link.textContent + ' ' + document.querySelector(link.hash).textContent).join();"
+    )
+    assert "<title>" + ",".join(f"{name} {name}" for name in names) + "</title>" in clicked(
+        script, shown=long
+    )
+    assert "<nav>" not in clicked("", shown=short)
+
+
+def test_dark_mode_inverts_plots_and_leaves_photographs_their_colours(clicked):
+    page = to_html("A page", [Picture("a", PIXEL, "A plot"), Picture("b", PIXEL, "A photo", is_photo=True)])
+    script = (
+        "document.title = [...document.querySelectorAll('figure img')].map("
+        "image => getComputedStyle(image).filter.includes('invert')).join();"
+    )
+    assert "<title>true,false</title>" in clicked(
+        script, "--blink-settings=preferredColorScheme=0", shown=page
+    )
+    assert "<title>false,false</title>" in clicked(script, shown=page)
