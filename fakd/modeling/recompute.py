@@ -25,7 +25,7 @@ def recompute_blocks(network: nn.Module) -> int:
         in_a_row = isinstance(child, nn.Sequential | nn.ModuleList)
         if in_a_row and parts and all(any(True for _ in part.children()) for part in parts):
             for part in parts:
-                part.__class__ = _recomputing(type(part))  # type: ignore[assignment]
+                part.__class__ = _recomputing(type(part))  # type: ignore[arg-type,assignment]
             count += len(parts)
         else:
             count += recompute_blocks(child)
@@ -51,13 +51,16 @@ def _recomputing(kind: type[nn.Module]) -> type[nn.Module]:
 @contextlib.contextmanager
 def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
     """Batch norms compute as in training, but count the batch no second time."""
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.num_batches_tracked is not None]
-    kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
+    kept = [
+        (norm, norm.momentum, count, count.clone())
+        for norm in block.modules()
+        if isinstance(norm, _BatchNorm) and (count := norm.num_batches_tracked) is not None
+    ]
+    for norm, *_ in kept:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
+        for norm, momentum, count, before in kept:
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
+            count.copy_(before)
