@@ -19,6 +19,7 @@ from fakd.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
+_RANGE = re.compile(r"\.(?:input|output)_range\.\w+$")
 _RUN_FILE = re.compile(r"model_\d{7}\.pth")
 
 
@@ -155,6 +156,8 @@ class Checkpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         num_keys = len(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
+        # A float network's file has no ranges of int8: the first batch sets them.
+        incompatible.missing_keys[:] = [k for k in incompatible.missing_keys if not _RANGE.search(k)]
         if num_keys and len(incompatible.unexpected_keys) + len(incompatible.incorrect_shapes) >= num_keys:
             raise ValueError(
                 f"None of the {num_keys} weights in the file fits the model (the first: "

@@ -12,7 +12,6 @@ from tabulate import tabulate
 
 from fakd.deploy.formats import FORMATS
 from fakd.deploy.int8_study import compare_int8
-from fakd.engine.logs import run_logging
 from fakd.files import atomic_write
 
 EXAMPLE = """
@@ -51,8 +50,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     options = {"recipes": args.recipes, "teacher": args.teacher, "iterations": args.iterations}
     options |= {"rate": args.rate, "formats": args.formats, "opts": args.opts}
-    with run_logging(""):
-        table = compare_int8(args.config_file, args.runs, args.output, tuple(args.size), **options)
+    table = compare_int8(args.config_file, args.runs, args.output, tuple(args.size), **options)
     with atomic_write(args.output.with_suffix(".csv"), "w") as file:
         table.to_csv(file, index=False, float_format="%.3f")
     print(tabulate(means(table), "keys", "github", showindex=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ import pandas as pd
 from fakd.config import load_config
 from fakd.engine import run
 from fakd.engine.run_folder import RunFolder
+from fakd.files import read_lines
 
-from .exported import FixedSize
 from .formats import FORMATS
 from .source import load_student, read_source
 from .student import export_student, measure_miou
 
-WEIGHTS = "model_best.pth"  # of every run: what its first test set chose
+WEIGHTS = "model_best.pth"  # of a float run: what its first test set chose
 ALONE = "student"
 
 
@@ -37,8 +38,8 @@ def compare_int8(
 ) -> pd.DataFrame:
     """Float, static int8 and int8 that is trained, of each of several finished runs.
 
-    The trained ones go on from a run's best weights and with its seed; those that are finished in ``output``
-    are taken as they are, and interrupted ones resumed.
+    The trained ones go on from a run's best weights and with its seed. What is finished in ``output``, and
+    noted in its ``measured.jsonl``, is taken as it is; interrupted runs are resumed.
 
     Args:
         config_file: of the runs.
@@ -60,45 +61,57 @@ def compare_int8(
     Raises:
         FileNotFoundError, ValueError: a run is not finished, or cannot be computed in int8.
     """
+    measured = output / "measured.jsonl"
+    known = {(row["run"], row["way"], row["file"]): row for row in read_lines(measured)}
     rows: list[dict[str, Any]] = []
 
-    def add(folder: Path, way: str, file: str, miou: dict[str, float], **more: Any) -> None:
-        told = {f"mIoU on {name}": value for name, value in miou.items()}
-        rows.append({"run": folder.name, "way": way, "file": file, **more, **told})
-        tell("; ".join(f"{k} {v:.2f}" if isinstance(v, float) else str(v) for k, v in rows[-1].items() if v))
+    def add(folder: Path, way: str, file: str, measure: Callable[..., dict[str, Any]], *given: Any) -> None:
+        key = folder.name, way, file
+        row = known.get(key)
+        if row is None:
+            row = dict(zip(("run", "way", "file"), key, strict=True)) | measure(*given)
+            measured.parent.mkdir(parents=True, exist_ok=True)
+            with measured.open("a") as lines:
+                lines.write(json.dumps(row) + "\n")
+        rows.append(row)
+        tell("; ".join(f"{k} {v:.2f}" if isinstance(v, float) else str(v) for k, v in row.items() if v))
 
     for folder in folders:
-        own = output / folder.name
-        cfg, weights = read_source(folder, weights=folder / WEIGHTS)
-        cfg.MODEL.DEVICE, cfg.TEST.SAVE = "cpu", ()
-        add(folder, "float", "", measure_miou(cfg, FixedSize(load_student(cfg, weights), size)))
-        _export(add, folder, "static", cfg, weights, own / "static", formats[:1], size, precision="int8")
+        weights = str(folder / WEIGHTS)
+        add(folder, "float", "", _in_float, folder, weights)
+        stem = output / folder.name / "static"
+        add(folder, "static", formats[0], _as_file, folder, weights, stem, formats[0], size)
         for recipe in recipes:
-            trained = _train(config_file, folder, own / recipe, recipe, teacher, iterations, rate, opts)
-            cfg, weights = read_source(trained, weights=trained / WEIGHTS)
+            trained = output / folder.name / recipe
             way = "trained" if recipe == ALONE else f"trained with {recipe}"
-            add(folder, way, "", measure_miou(cfg, FixedSize(load_student(cfg, weights), size)))
-            _export(add, folder, way, cfg, weights, trained / "student", formats, size)
+            reached = _train(config_file, folder, trained, recipe, teacher, iterations, rate, opts)
+            add(folder, way, "", dict, reached)
+            for name in formats:
+                final = str(trained / "model_final.pth")
+                add(folder, way, name, _as_file, trained, final, trained / "student", name, size)
     return pd.DataFrame(rows)
 
 
-def _export(
-    add: Callable[..., None],
-    folder: Path,
-    way: str,
-    cfg: Any,
-    weights: str,
-    stem: Path,
-    formats: Sequence[str],
-    size: tuple[int, int],
-    precision: str = "",
-) -> None:
-    for name in formats:
-        path = f"{stem}{FORMATS[name].ending}"
-        done = export_student(cfg, weights, path, file_format=name, size=size, precision=precision)
-        assert done.comparison is not None
-        miou = {dataset: after for dataset, (_, after) in done.miou.items()}
-        add(folder, way, name, miou, MB=done.size / 1e6, agreement=100 * done.comparison.agreement)
+def _in_float(folder: Path, weights: str) -> dict[str, Any]:
+    cfg, weights = read_source(folder, weights=weights)
+    cfg.MODEL.DEVICE, cfg.TEST.SAVE = "cpu", ()
+    return _named(measure_miou(cfg, load_student(cfg, weights)))
+
+
+def _as_file(folder: Path, weights: str, stem: Path, name: str, size: tuple[int, int]) -> dict[str, Any]:
+    """An int8 file of a run's network: its size, its agreement with PyTorch and what it reaches."""
+    cfg, weights = read_source(folder, weights=weights)
+    path = f"{stem}{FORMATS[name].ending}"
+    # What PyTorch reaches has a row of its own.
+    nothing = dict.fromkeys(cfg.DATASETS.TEST, 0.0)
+    done = export_student(cfg, weights, path, file_format=name, size=size, precision="int8", reached=nothing)
+    assert done.comparison is not None
+    miou = _named({dataset: after for dataset, (_, after) in done.miou.items()})
+    return {"MB": done.size / 1e6, "agreement": 100 * done.comparison.agreement} | miou
+
+
+def _named(miou: dict[str, float]) -> dict[str, Any]:
+    return {f"mIoU on {name}": value for name, value in miou.items()}
 
 
 def _train(
@@ -110,8 +123,8 @@ def _train(
     iterations: int,
     rate: float,
     opts: Sequence[str],
-) -> Path:
-    """The folder of a float run's continuation in int8."""
+) -> dict[str, float]:
+    """What a float run's continuation in int8 reaches, by test set."""
     before = load_config(config_file, opts, recipe=ALONE)
     own = {
         "SEED": RunFolder(folder).config()["SEED"],
@@ -129,4 +142,6 @@ def _train(
     cfg = load_config(config_file, [*opts, *words], recipe)
     cfg.freeze()
     run(cfg, resume=RunFolder(output).config_file.is_file(), method=recipe, config_file=config_file)
-    return output
+    metrics = RunFolder(output).metrics()
+    assert metrics is not None  # the run is finished
+    return _named({name: found["mIoU"] for name, found in metrics.by_set.items()})

@@ -67,8 +67,13 @@ class ProductPool(nn.Module):
         return inside / (end - first).to(x.dtype)
 
 
-def exportable(network: nn.Module) -> nn.Module:
-    """A copy that computes the same, of operators that exported graphs have."""
+def exportable(network: nn.Module, signed: bool = False) -> nn.Module:
+    """A copy that computes the same, of operators that exported graphs have.
+
+    Args:
+        network: in evaluation mode.
+        signed: see :class:`fakd.modeling.quantized.Int8Conv`.
+    """
     network = copy.deepcopy(network)
     for module in list(network.modules()):
         for name, child in module.named_children():
@@ -76,7 +81,7 @@ def exportable(network: nn.Module) -> nn.Module:
                 if child.output_size > 1:  # one cell is the mean of all
                     setattr(module, name, ProductPool(child.output_size))
             elif isinstance(child, QuantizedConv) and child.quantized:
-                setattr(module, name, Int8Conv(child))
+                setattr(module, name, Int8Conv(child, signed))
     return network
 
 

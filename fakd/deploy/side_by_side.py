@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pandas as pd
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor
+
+from fakd.engine import provenance
 
 from .exported import FixedSize
 from .formats import FORMATS, Format, Run
@@ -42,6 +46,45 @@ def cost_ratio(reference: Run, run: Run, image: Tensor, repeats: int) -> float:
     return statistics.median(times[1]) / statistics.median(times[0])
 
 
+def peak_memory(
+    make: Callable[..., Run], arguments: tuple[Any, ...], size: tuple[int, int], threads: int
+) -> float | None:
+    """MB that a network takes to be opened and to compute three images, in a process of its own.
+
+    Args:
+        make: of the top level of a module; opens the network.
+        arguments: of ``make``.
+        size: (H, W) of the images.
+        threads: of the CPU.
+
+    Returns:
+        None where the system does not tell.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measure_memory, make, arguments, size, threads).result()
+
+
+def _measure_memory(
+    make: Callable[..., Run], arguments: tuple[Any, ...], size: tuple[int, int], threads: int
+) -> float | None:
+    torch.set_num_threads(threads)
+    before = provenance.peak_memory_mb("cpu")
+    run = make(*arguments)
+    with torch.inference_mode():
+        for _ in range(3):
+            run(torch.rand(1, 3, *size))
+    after = provenance.peak_memory_mb("cpu")
+    return None if before is None or after is None else after - before
+
+
+def _open(name: str, path: str, threads: int) -> Run:
+    return FORMATS[name].open(Path(path), threads=threads)[0]
+
+
+def _in_pytorch(cfg: CfgNode, weights: str) -> Run:
+    return DeployedNetwork(load_student(cfg, weights))
+
+
 def export_all(
     cfg: CfgNode,
     weights: str,
@@ -66,7 +109,9 @@ def export_all(
         **options: of :func:`fakd.deploy.student.export_student`.
 
     Returns:
-        A row per file, PyTorch's first. A format that cannot be written has the reason in its row.
+        A row per file, PyTorch's first: its size, the processor time of an image over PyTorch's, the peak
+        memory of a process that opens it and runs it, and mIoU. A format that cannot be written has the
+        reason in its row.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -79,14 +124,16 @@ def export_all(
     trained = cfg.DEPLOY.QAT.ENABLED
     own = "int8's rounding" if trained else "float32"
     first = {"format": "PyTorch", "precision": own, "MB": 4 * number / 1e6, "time / PyTorch": 1.0}
-    rows: list[dict[str, Any]] = [first | _named(measure_miou(cfg, FixedSize(network, size)))]
+    first |= {"memory (MB)": peak_memory(_in_pytorch, (cfg, weights), size, threads)}
+    reached = measure_miou(cfg, FixedSize(network, size))
+    rows: list[dict[str, Any]] = [first | _named(reached)]
     for made in FORMATS.values():
         for precision in ("int8",) if trained else made.precisions:
             row: dict[str, Any] = {"format": made.name, "precision": precision}
             path = f"{stem}{'' if precision == 'float32' else f'_{precision}'}{made.ending}"
             given = options | {"file_format": made.name, "size": size, "precision": precision}
             try:
-                done = export_student(cfg, weights, path, evaluate=True, **given)
+                done = export_student(cfg, weights, path, evaluate=True, reached=reached, **given)
             except ValueError as error:
                 row["remark"] = str(error)
             else:
@@ -94,6 +141,8 @@ def export_all(
                     {name: after for name, (_, after) in done.miou.items()}
                 )
                 row |= _timed(made, path, reference, image, repeats, threads)
+                if made.runs_here:
+                    row |= {"memory (MB)": peak_memory(_open, (made.name, path, threads), size, threads)}
             rows.append(row)
             tell(
                 "; ".join(

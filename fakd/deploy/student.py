@@ -51,6 +51,7 @@ def export_student(
     opset: int = OPSET,
     calibration: int = 64,
     evaluate: bool = False,
+    reached: Mapping[str, float] | None = None,
 ) -> Export:
     """Writes a trained student as one file that needs nothing of this project.
 
@@ -66,6 +67,7 @@ def export_student(
         opset: of ONNX.
         calibration: number of training images that int8 is calibrated on.
         evaluate: measure float32 on the test sets too.
+        reached: what PyTorch does there with images of this size, if that is known.
 
     Raises:
         FileNotFoundError: there are no weights.
@@ -81,6 +83,10 @@ def export_student(
         )
     made = format_named(file_format)
     made.check(size, precision)
+    if precision == "int8" != trained and not isinstance(made, OfGraph):
+        raise ValueError(
+            f"{made.name} has int8 of networks alone that were trained for it (DEPLOY.QAT, docs/deploy.md)."
+        )
     made.stem(path)  # an ending that does not fit is told before hours of work
     cfg = cfg.clone()
     cfg.defrost()
@@ -90,7 +96,7 @@ def export_student(
     exact = DeployedNetwork(network, normalize)
     metadata = build_metadata(cfg, network, size, normalize, precision)
     if precision == "int8" != trained:
-        assert isinstance(made, OfGraph)  # check() lets no other through
+        assert isinstance(made, OfGraph)  # as checked above
         graph = quantize(
             cfg,
             onnx_graph(program_of(exact, size, channels=len(metadata.pixel_mean)), opset),
@@ -104,7 +110,7 @@ def export_student(
     found = keep(made, files, exact, metadata, path)
     miou = {}
     if made.runs_here and (evaluate or precision != "float32"):
-        before = measure_miou(cfg, FixedSize(network, size) if size else network)
+        before = reached or measure_miou(cfg, FixedSize(network, size) if size else network)
         after = measure_miou(cfg, load_exported(path, allow_pickle=True))  # just written here
         miou = {name: (before[name], after[name]) for name in before}
     return Export(Path(path), sum(map(len, files.values())), found, miou)

@@ -336,45 +336,56 @@ class Int8Conv(nn.Module):
 
     Args:
         conv: quantized, its ranges known; it is taken over.
+        signed: for LiteRT's converter, which reads maps of signed bytes, weights that the graph rounds, and
+            no rounding of biases, which it does itself. Else weights and biases are stored as integers.
     """
 
     steps: Tensor
     bias_steps: Tensor
     scales: Tensor
     bias_scales: Tensor
+    zeros: Tensor
 
-    def __init__(self, conv: QuantizedConv) -> None:
+    def __init__(self, conv: QuantizedConv, signed: bool = False) -> None:
         super().__init__()
         importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers the operators
         weight, bias = (None if x is None else x.detach() for x in conv.folded())
         assert weight is not None
         scales = scales_of(weight)
         bias_scales = scales * conv.reads[0].scale
-        if bias is None:
-            bias = torch.zeros_like(scales)
-        steps = (weight / scales.view(-1, 1, 1, 1)).round().to(torch.int8)
-        for name, value in {
-            "steps": steps,
+        bias = torch.zeros_like(scales) if bias is None else bias
+        steps = (weight / scales.view(-1, 1, 1, 1)).round()
+        bias_steps = (bias / bias_scales).round()
+        values = {
+            "steps": steps * scales.view(-1, 1, 1, 1) if signed else steps.to(torch.int8),
             "scales": scales,
-            "bias_steps": (bias / bias_scales).round().to(torch.int32),
+            "zeros": torch.zeros_like(scales, dtype=torch.int64),
+            "bias_steps": bias_steps * bias_scales if signed else bias_steps.to(torch.int32),
             "bias_scales": bias_scales,
-        }.items():
+        }
+        for name, value in values.items():
             self.register_buffer(name, value)
-        self.input_rounding = nn.Identity() if conv.input_range is None else _Int8Rounding(conv.input_range)
-        if conv.output_range is not None:
-            conv.output_range = _Int8Rounding(conv.output_range)  # type: ignore[assignment]
+        self.signed = signed
+        known, given = conv.input_range, conv.output_range
+        self.input_rounding = nn.Identity() if known is None else _Int8Rounding(known, signed)
+        if given is not None:
+            conv.output_range = _Int8Rounding(given, signed)  # type: ignore[assignment]
         conv.weight, conv.bias = None, None  # type: ignore[assignment]
         self.conv = conv
 
     @property
     def weight(self) -> Tensor:
         """(out, in, h, w), rounded."""
-        return _dequantized(self.steps, self.scales, 127)
+        if not self.signed:
+            return _dequantized(self.steps, self.scales, 127)
+        how = self.scales, self.zeros, 0, -127, 127, torch.int8
+        operators = torch.ops.quantized_decomposed
+        return operators.dequantize_per_channel(operators.quantize_per_channel(self.steps, *how), *how)
 
     @property
     def bias(self) -> Tensor:
         """(out), rounded."""
-        return _dequantized(self.bias_steps, self.bias_scales, 2**31 - 1)
+        return self.bias_steps if self.signed else _dequantized(self.bias_steps, self.bias_scales, 2**31 - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """As a :class:`QuantizedConv` once it is quantized."""
@@ -388,9 +399,10 @@ def _dequantized(steps: Tensor, scales: Tensor, most: int) -> Tensor:
 
 
 class _Int8Rounding(nn.Module):
-    def __init__(self, known: ActivationRange) -> None:
+    def __init__(self, known: ActivationRange, signed: bool) -> None:
         super().__init__()
-        self.how = known.scale.item(), int(known.zero_point.item()), 0, LEVELS, torch.uint8
+        low, kind = (-128, torch.int8) if signed else (0, torch.uint8)
+        self.how = known.scale.item(), int(known.zero_point.item()) + low, low, low + LEVELS, kind
 
     def forward(self, x: Tensor) -> Tensor:
         operators = torch.ops.quantized_decomposed

@@ -289,6 +289,7 @@ def test_a_table_of_the_formats_is_one_command(tool, trained, tmp_path, monkeypa
     assert len(told) == 4
     reached = table["mIoU on tiny_val"]
     assert reached[1] == pytest.approx(reached[0], abs=0.05) and (table["time / PyTorch"][:3] > 0).all()
+    assert (table["memory (MB)"][:3] > 0).all()
     assert table["remark"][3].endswith("pip install 'fakd[x]'.")
     assert {path.name for path in tmp_path.iterdir()} == {"x.ts", "x_float16.ts"}
     code, text = tool("export_student", "--run", trained, "--format", "all")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,9 @@ class LiteRt(Format):
 
     name, ending, extra, runtime = "litert", ".tflite", "litert", "litert"
     modules = ("litert_torch", "ai_edge_litert")
-    limits = "images of one size; its converter asks for an older PyTorch"
+    limits = "images of one size; int8 of networks trained for it; asks for an older PyTorch"
     any_size = False
+    precisions = ("float32", "int8")
 
     def write(
         self, network: DeployedNetwork, metadata: ExportMetadata, opset: int = OPSET, batch: int = 1
@@ -32,7 +34,9 @@ class LiteRt(Format):
         assert metadata.size is not None  # check() lets no other through
         try:
             made = litert_torch.convert(
-                exportable(network), (torch.rand(batch, len(metadata.pixel_mean), *metadata.size),)
+                exportable(network, signed=True),
+                (torch.rand(batch, len(metadata.pixel_mean), *metadata.size),),
+                quant_config=_static() if metadata.precision == "int8" else None,
             )
         except Exception as error:  # its passes raise many kinds of errors
             raise ValueError(f"LiteRT cannot express this network: {error}") from error
@@ -58,3 +62,11 @@ class LiteRt(Format):
             return torch.from_numpy(interpreter.get_tensor(given["index"]))
 
         return run, metadata_behind(path)
+
+
+def _static() -> Any:
+    """What lets the converter write integers where the program rounds; its quantizer itself is not asked."""
+    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    return QuantConfig(PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True)))
