@@ -40,5 +40,6 @@ def main() -> None:
         layers.to_csv(file, index=False, float_format="%.4f")
     with atomic_write(f"{args.output}.png") as file:
         file.write(draw(layers, mixed))
-    print(tabulate(mixed, "keys", "github", showindex=False, floatfmt=".3f"))
+    counts = mixed.astype({"in float": str})
+    print(tabulate(counts, "keys", "github", showindex=False, floatfmt=".3f"))
     print(f'\nDEPLOY.QAT.FLOAT_LAYERS "{tuple(layers["layer"][: args.in_float])}"')

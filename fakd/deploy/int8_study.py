@@ -64,6 +64,7 @@ def compare_int8(
     measured = output / "measured.jsonl"
     known = {(row["run"], row["way"], row["file"]): row for row in read_lines(measured)}
     rows: list[dict[str, Any]] = []
+    plugins = load_config(config_file).PLUGINS
 
     def add(folder: Path, way: str, file: str, measure: Callable[..., dict[str, Any]], *given: Any) -> None:
         key = folder.name, way, file
@@ -78,9 +79,9 @@ def compare_int8(
 
     for folder in folders:
         weights = str(folder / WEIGHTS)
-        add(folder, "float", "", _in_float, folder, weights)
+        add(folder, "float", "", _in_float, folder, weights, plugins)
         stem = output / folder.name / "static"
-        add(folder, "static", formats[0], _as_file, folder, weights, stem, formats[0], size)
+        add(folder, "static", formats[0], _as_file, folder, weights, stem, formats[0], size, plugins)
         for recipe in recipes:
             trained = output / folder.name / recipe
             way = "trained" if recipe == ALONE else f"trained with {recipe}"
@@ -88,19 +89,21 @@ def compare_int8(
             add(folder, way, "", dict, reached)
             for name in formats:
                 final = str(trained / "model_final.pth")
-                add(folder, way, name, _as_file, trained, final, trained / "student", name, size)
+                add(folder, way, name, _as_file, trained, final, trained / "student", name, size, plugins)
     return pd.DataFrame(rows)
 
 
-def _in_float(folder: Path, weights: str) -> dict[str, Any]:
-    cfg, weights = read_source(folder, weights=weights)
+def _in_float(folder: Path, weights: str, plugins: Sequence[str]) -> dict[str, Any]:
+    cfg, weights = read_source(folder, weights=weights, allow_plugins=plugins)
     cfg.MODEL.DEVICE, cfg.TEST.SAVE = "cpu", ()
     return _named(measure_miou(cfg, load_student(cfg, weights)))
 
 
-def _as_file(folder: Path, weights: str, stem: Path, name: str, size: tuple[int, int]) -> dict[str, Any]:
+def _as_file(
+    folder: Path, weights: str, stem: Path, name: str, size: tuple[int, int], plugins: Sequence[str]
+) -> dict[str, Any]:
     """An int8 file of a run's network: its size, its agreement with PyTorch and what it reaches."""
-    cfg, weights = read_source(folder, weights=weights)
+    cfg, weights = read_source(folder, weights=weights, allow_plugins=plugins)
     path = f"{stem}{FORMATS[name].ending}"
     # What PyTorch reaches has a row of its own.
     nothing = dict.fromkeys(cfg.DATASETS.TEST, 0.0)

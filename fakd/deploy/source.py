@@ -30,7 +30,7 @@ def read_source(
     weights: str | Path | None = None,
     opts: Sequence[str] = (),
     *,
-    allow_plugins: bool = False,
+    allow_plugins: bool | Sequence[str] = False,
     allow_pickle: bool = False,
 ) -> tuple[CfgNode, str]:
     """The config and the path of the weights.

@@ -1,7 +1,10 @@
 """DEPLOY.QAT: a student that is trained in int8's rounding, resumed, exported and run."""
 
+import re
+
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import torch
 from detectron2.engine import HookBase
@@ -13,7 +16,7 @@ from fakd.deploy.student import export_student
 from fakd.engine import load_trained
 from fakd.modeling.quantized import ActivationRange, convolutions
 
-from .conftest import assert_same_weights, tiny_config, weights
+from .conftest import CONFIG, assert_same_weights, tiny_config, weights
 
 SIZE = (96, 128)
 QAT = ["DEPLOY.QAT.ENABLED", "True"]
@@ -36,11 +39,11 @@ def finished(plugin, teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("int8")
     run(tiny_config(folder / "float", "SOLVER.BASE_LR", 0.1, "SOLVER.MAX_ITER", 30))
     start = ["MODEL.WEIGHTS", folder / "float" / "model_final.pth", "SOLVER.MAX_ITER", 4]
-    cfg = tiny_config(folder / "int8", *QAT, *start, *teacher, "PLUGINS", "('tiny_plugin',)", recipe="pd")
+    cfg = tiny_config(folder / "int8", *QAT, *start, *teacher, recipe="pd")
     metrics = run(cfg)
-    cfg.defrost()
-    cfg.PLUGINS = ()
-    (folder / "int8" / "config.yaml").write_text(cfg.dump())
+    for name in ("float", "int8"):  # what a run's folder names is imported on demand alone
+        file = folder / name / "config.yaml"
+        file.write_text(re.sub(r"PLUGINS:\n- .*\n", "PLUGINS: []\n", file.read_text()))
     return folder / "int8", metrics
 
 
@@ -172,3 +175,36 @@ def test_what_int8_cannot_be_asked_is_said_before_training(tiny, tmp_path, optio
     with pytest.raises((ValueError, KeyError), match=error):
         tiny(tmp_path, *QAT, *options)
     assert not list(tmp_path.glob("*.pth")) and np.all([path.is_file() for path in tmp_path.iterdir()])
+
+
+def test_the_layer_that_loses_most_is_found_and_left_in_float(tool, finished, tmp_path):
+    """One channel that no one reads is made so large that the others fall below a step of int8."""
+    run = finished[0].parent / "float"
+    state = torch.load(run / "model_final.pth")["model"]
+    (norm,) = (name for name in state if name.startswith("decode_head.bottleneck") and name.endswith("bias"))
+    torch.nn.init.normal_(state["decode_head.conv_seg.weight"])[:, 0] = 0
+    state[norm][0] = 1e5
+    torch.save({"model": state}, tmp_path / "spoilt.pth")
+    given = ("--run", run, "--weights", tmp_path / "spoilt.pth", "--images", 2)
+    code, text = tool("sensitivity", *given, "--calibration", 2, "--in-float", 1, "--output", tmp_path / "x")
+    assert code == 0, text
+    assert "DEPLOY.QAT.FLOAT_LAYERS \"('decode_head.conv_seg',)\"" in text
+    layers = pd.read_csv(tmp_path / "x.csv")
+    lost = layers["changed (%)"]
+    assert lost.is_monotonic_decreasing and lost[0] > 2 * lost[1] and len(layers) > 20
+    changed = [float(cost) for _, cost in re.findall(r"\| +(\d+) \| +([\d.]+) \|", text)]
+    assert changed[1] < changed[0] / 2  # one layer in float, and none
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_ways_to_int8_are_compared_by_one_command_that_goes_on(tool, finished, tmp_path):
+    run, output = finished[0].parent / "float", tmp_path / "int8"
+    given = ("--config-file", CONFIG, "--runs", run, "--size", *SIZE, "--iterations", 2, "--output", output)
+    code, text = tool("int8", *given)
+    assert code == 0, text
+    table = pd.read_csv(tmp_path / "int8.csv").fillna("")
+    ways = [("float", ""), ("static", "onnx"), ("trained", ""), ("trained", "onnx")]
+    assert list(zip(table["way"], table["file"], strict=True)) == ways and set(table["run"]) == {"float"}
+    assert "mIoU on tiny_val" in table and "| trained | onnx" in text
+    before = (output / "measured.jsonl").read_text()
+    assert tool("int8", *given)[0] == 0 and (output / "measured.jsonl").read_text() == before
