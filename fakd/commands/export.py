@@ -64,7 +64,7 @@ def _parse() -> argparse.Namespace:
         "--precision",
         choices=PRECISIONS,
         default="",
-        help="default: float32, or int8 of a network trained for it; int8 is for onnx and openvino",
+        help="default: float32, or int8 of a network trained for it; int8 is for onnx, openvino and litert",
     )
     add("--calibration", type=int, default=64, metavar="N", help="training images for int8 (default: 64)")
     add("--opset", type=int, default=OPSET, metavar="N", help=f"ONNX opset (default: {OPSET})")

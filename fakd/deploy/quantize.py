@@ -1,14 +1,9 @@
-"""int8 for an exported network: onnxruntime's static quantisation, calibrated on training images."""
+"""int8 for a network that was trained in float: the ranges of its maps are observed on training images."""
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
@@ -17,78 +12,54 @@ from tqdm import tqdm
 
 from fakd.data import SemSegMapper
 from fakd.data.records import evenly_spaced
+from fakd.modeling import Segmentor
+from fakd.modeling.batch import stack_images
+from fakd.modeling.quantized import ActivationRange, begin, prepare
 
-from .exported import ExportedNetwork
-from .metadata import ExportMetadata
-
-# Nearly all of the work. What is between convolutions stays float: the sums of attention and of pooled maps
-# lose more than they save.
-_QUANTIZED = ["Conv"]
+from .exported import at_size
 
 
-class CalibrationImages:
-    """Training images as the network is shown them in a test, as onnxruntime reads them.
-
-    Args:
-        cfg: its DATASETS.TRAIN is read.
-        prepare: from an input of detectron2's contract to what the graph is fed, (1, 3, H, W).
-        count: how many, spread over the whole set.
-    """
-
-    def __init__(self, cfg: CfgNode, prepare: Callable[[dict[str, Any]], Tensor], count: int) -> None:
-        records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
-        mapper = SemSegMapper(cfg, is_train=False)
-        self._prepare = prepare
-        self._items: Iterator[dict[str, Any]] = (
-            mapper(record) for record in tqdm(evenly_spaced(records, count), desc="calibration", unit="image")
-        )
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """The graph's inputs by name, or None after the last.
-
-        Raises:
-            ValueError: an image cannot be read; the message names it.
-        """
-        item = next(self._items, None)
-        return None if item is None else {"image": self._prepare(item).numpy()}
-
-
-def quantize(cfg: CfgNode, graph: Any, metadata: ExportMetadata, images: int) -> Any:
-    """The int8 form of an exported float32 network, in ONNX's QDQ form.
+@torch.no_grad()
+def quantize(cfg: CfgNode, network: Segmentor, images: int, size: tuple[int, int] | None = None) -> None:
+    """Lets a network in evaluation mode compute as in int8 from now on (static quantisation).
 
     Args:
-        cfg: of the student, for its training images.
-        graph: of float32, an ``onnx.ModelProto``.
-        metadata: of the network.
-        images: how many training images the ranges of activations are taken from.
-
-    Returns:
-        An ``onnx.ModelProto``.
+        cfg: of the network, for its training images and DEPLOY.QAT.FLOAT_LAYERS.
+        network: that was trained in float.
+        images: how many; a range is the mean of their smallest and largest values.
+        size: (H, W) that they are resized to; None leaves them as they are tested.
 
     Raises:
-        ValueError: there are no training images.
+        ValueError: there are no training images, or a layer cannot be computed in int8.
     """
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_static
-
     if not cfg.DATASETS.TRAIN or images < 1:
         raise ValueError("int8 is calibrated on training images: DATASETS.TRAIN must name some.")
-    shown = ExportedNetwork(torch.zeros_like, metadata)  # for what it does with an image before the graph
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder, "int8.onnx")
-        root = logging.getLogger()
-        level = root.level
-        root.setLevel(logging.ERROR)  # it advises a preparation that the exporter has done already
-        try:
-            quantize_static(
-                graph,
-                written,
-                CalibrationImages(cfg, shown.prepare, images),
-                op_types_to_quantize=_QUANTIZED,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-            )
-        finally:
-            root.setLevel(level)
-        return onnx.load(written)
+    prepare(network, size or tuple(cfg.INPUT.CROP.SIZE), cfg.DEPLOY.QAT.FLOAT_LAYERS)
+    begin(network)
+    ranges = [module for module in network.modules() if isinstance(module, ActivationRange)]
+    for each in ranges:
+        each.train()
+    shown = images_as_tested(cfg, network, cfg.DATASETS.TRAIN, images, size)
+    for count, image in enumerate(tqdm(shown, desc="calibration", unit="image", total=images), 1):
+        for each in ranges:
+            each.renewal = 1 / count
+        network.encode(image)
+    network.eval()
+
+
+def images_as_tested(
+    cfg: CfgNode,
+    network: Segmentor,
+    datasets: tuple[str, ...],
+    count: int,
+    size: tuple[int, int] | None = None,
+) -> Iterator[Tensor]:
+    """(1, C, H, W) of 0 to 255, at most ``count``, spread over the datasets, as they are in a test.
+
+    Raises:
+        ValueError: an image cannot be read; the message names it.
+    """
+    mapper = SemSegMapper(cfg, is_train=False)
+    for record in evenly_spaced(get_detection_dataset_dicts(datasets, filter_empty=False), count):
+        item = mapper(record)
+        yield stack_images([at_size(item, size) if size else item], network.pixel_mean).tensor

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pandas as pd
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
 from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from fakd.data import SemSegMapper
-from fakd.data.records import evenly_spaced
-from fakd.modeling import Segmentor
-from fakd.modeling.batch import stack_images
-from fakd.modeling.quantized import ActivationRange, begin, convolutions, prepare
+from fakd.modeling.quantized import begin, convolutions
 
+from .quantize import images_as_tested, quantize
 from .source import load_student
 
 IN_FLOAT = (0, 1, 2, 4, 8, 16)  # numbers of layers whose leaving in float is tried
@@ -46,22 +42,12 @@ def rank_layers(
     Raises:
         ValueError: there are no images, or the network cannot be computed in int8.
     """
-    if not cfg.DATASETS.TRAIN or not cfg.DATASETS.TEST or min(images, calibration) < 1:
-        raise ValueError(
-            "Layers are ranked on images of DATASETS.TRAIN and DATASETS.TEST: both must name some."
-        )
+    if not cfg.DATASETS.TEST or images < 1:
+        raise ValueError("Layers are ranked on test images: DATASETS.TEST must name some.")
     network = load_student(cfg, weights)
     if not cfg.DEPLOY.QAT.ENABLED:
-        prepare(network, tuple(cfg.INPUT.CROP.SIZE), cfg.DEPLOY.QAT.FLOAT_LAYERS)
-        begin(network)
-        ranges = [module for module in network.modules() if isinstance(module, ActivationRange)]
-        for each in ranges:
-            each.train()
-        for image in _images(cfg, network, cfg.DATASETS.TRAIN, calibration):
-            network.encode(image)
-        for each in ranges:
-            each.eval()
-    shown = list(_images(cfg, network, cfg.DATASETS.TEST[:1], images))
+        quantize(cfg, network, calibration)
+    shown = list(images_as_tested(cfg, network, cfg.DATASETS.TEST[:1], images))
 
     def classes(wanted: Callable[[str], bool]) -> Tensor:
         begin(network, wanted)
@@ -80,18 +66,8 @@ def rank_layers(
     layers = pd.DataFrame(rows, columns=["layer", "parameters", "changed (%)"])
     layers = layers.sort_values("changed (%)", ascending=False, ignore_index=True)
     order = list(layers["layer"])
-    mixed = [
-        (count, changed(lambda name, count=count: name not in order[:count]))
-        for count in IN_FLOAT
-        if count < len(order)
-    ]
+    mixed = [(n, changed(set(order[n:]).__contains__)) for n in IN_FLOAT if n < len(order)]
     return layers, pd.DataFrame(mixed, columns=["in float", "changed (%)"])
-
-
-def _images(cfg: CfgNode, network: Segmentor, datasets: tuple[str, ...], count: int) -> Iterator[Tensor]:
-    mapper = SemSegMapper(cfg, is_train=False)
-    for record in evenly_spaced(get_detection_dataset_dicts(datasets, filter_empty=False), count):
-        yield stack_images([mapper(record)], network.pixel_mean).tensor
 
 
 def draw(layers: pd.DataFrame, mixed: pd.DataFrame) -> bytes:

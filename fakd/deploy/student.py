@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,8 @@ from fakd.engine.evaluate import measure
 from .export import Comparison, format_named, keep
 from .exported import FixedSize, load_exported
 from .formats import OPSET
-from .formats.onnx import OfGraph, onnx_graph
 from .metadata import PRECISIONS, build_metadata
-from .network import DeployedNetwork, program_of
+from .network import DeployedNetwork
 from .quantize import quantize
 from .source import load_student
 
@@ -83,10 +83,6 @@ def export_student(
         )
     made = format_named(file_format)
     made.check(size, precision)
-    if precision == "int8" != trained and not isinstance(made, OfGraph):
-        raise ValueError(
-            f"{made.name} has int8 of networks alone that were trained for it (DEPLOY.QAT, docs/deploy.md)."
-        )
     made.stem(path)  # an ending that does not fit is told before hours of work
     cfg = cfg.clone()
     cfg.defrost()
@@ -95,18 +91,14 @@ def export_student(
     network = load_student(cfg, weights)
     exact = DeployedNetwork(network, normalize)
     metadata = build_metadata(cfg, network, size, normalize, precision)
-    if precision == "int8" != trained:
-        assert isinstance(made, OfGraph)  # as checked above
-        graph = quantize(
-            cfg,
-            onnx_graph(program_of(exact, size, channels=len(metadata.pixel_mean)), opset),
-            metadata,
-            calibration,
-        )
-        files = made.of_graph(graph, metadata)
-    else:
-        half = DeployedNetwork(network, normalize, half=True) if precision == "float16" else exact
-        files = made.write(half, metadata, opset)
+    written = exact
+    if precision == "float16":
+        written = DeployedNetwork(network, normalize, half=True)
+    elif precision == "int8" != trained:
+        rounded = copy.deepcopy(network)
+        quantize(cfg, rounded, calibration, size)
+        written = DeployedNetwork(rounded, normalize)
+    files = made.write(written, metadata, opset)
     found = keep(made, files, exact, metadata, path)
     miou = {}
     if made.runs_here and (evaluate or precision != "float32"):

@@ -19,7 +19,6 @@ from ..functional.precision import autocast
 from .segmentor import Segmentor
 
 LEVELS = 255  # of an activation, an unsigned byte; a weight has -127 to 127
-_FORGETTING = 0.01  # share of a range that each batch renews
 _OTHERS = (nn.Linear, nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d, nn.MultiheadAttention)
 
 
@@ -28,7 +27,12 @@ class ActivationRange(nn.Module):
 
     In training it also observes; gradients pass where a value is inside of the range. Until :meth:`begin`
     and a first batch the scale is 0.
+
+    Attributes:
+        renewal: share of the averages that a batch replaces.
     """
+
+    renewal = 0.01
 
     low: Tensor
     high: Tensor
@@ -58,7 +62,7 @@ class ActivationRange(nn.Module):
         """A map of any shape, rounded."""
         if not self.training:
             return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, 0, LEVELS)
-        moving = (self.low, self.high, self.scale, self.zero_point, _FORGETTING)
+        moving = (self.low, self.high, self.scale, self.zero_point, self.renewal)
         with autocast(x.device, None):  # a step is smaller than what bfloat16 tells apart
             return torch.fused_moving_avg_obs_fake_quant(
                 x.float(), self._on, self._on, *moving, 0, LEVELS, -1
@@ -114,7 +118,7 @@ class QuantizedConv(nn.Conv2d):
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution with weights of one's own, and the rounding of its output."""
         if isinstance(self, Conv2dSame):
-            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+            x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
         y = self._conv_forward(x, weight, bias)
         return y if self.output_range is None else self.output_range(y)
 
@@ -245,7 +249,7 @@ def prepare(network: Segmentor, size: tuple[int, int], float_layers: Sequence[st
     _refuse(parts, uses, kept)
     for module in parts.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.__class__ = _freezable(type(module))
+            module.__class__ = _freezable(type(module))  # type: ignore[arg-type]
     rounded = {name for name, use in uses.items() if use.readers - {"relu", "conv2d"}}
     for name, use in uses.items():
         conv = parts.get_submodule(name)
@@ -256,6 +260,7 @@ def prepare(network: Segmentor, size: tuple[int, int], float_layers: Sequence[st
         conv.output_range = ActivationRange() if name in rounded else None
     for name, use in uses.items():
         conv = parts.get_submodule(name)
+        assert isinstance(conv, QuantizedConv)
         conv.reads = (conv.input_range or parts.get_submodule(use.source).output_range,)
     network.to(network.device).train(training)
 
@@ -302,6 +307,7 @@ def begin(network: nn.Module, wanted: Callable[[str], bool] = lambda name: True)
         network: after :func:`prepare`.
         wanted: which layers, by name; all others compute as they did.
     """
+    module: Any  # mypy knows no frozen and folded
     for module in network.modules():
         if hasattr(module, "frozen") and isinstance(module, nn.BatchNorm2d):
             module.frozen, module.folded = True, False
@@ -310,8 +316,9 @@ def begin(network: nn.Module, wanted: Callable[[str], bool] = lambda name: True)
             module.begin()
     for name, conv in convolutions(network).items():
         conv.quantized = wanted(name)
-        if conv.quantized and conv.norm[0] is not None:
-            conv.norm[0].folded = True
+        module = conv.norm[0]
+        if conv.quantized and module is not None:
+            module.folded = True
 
 
 def is_quantized(network: nn.Module) -> bool:

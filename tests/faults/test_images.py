@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from material import small_segmentor
 from PIL import Image
 
 from fakd.config import load_config
@@ -12,7 +13,7 @@ from fakd.data.check import check_dataset
 from fakd.data.datasets.custom import register_custom
 from fakd.data.datasets.toyscenes import CLASSES, draw_scene
 from fakd.data.images import as_array, decode, open_image, read_image
-from fakd.deploy.quantize import CalibrationImages
+from fakd.deploy.quantize import images_as_tested
 from fakd.evaluation import SegEvaluator
 from fakd.predict import read_picture
 from fakd.predict.samples import load_samples
@@ -145,9 +146,7 @@ def evaluate(records):
 
 
 def calibrate(records):
-    images = CalibrationImages(config(), lambda item: item["image"][None].float(), 3)
-    while images.get_next():
-        pass
+    list(images_as_tested(config(), small_segmentor(), ("hurt_all",), 3))
 
 
 def check(records):

@@ -21,7 +21,7 @@ class LiteRt(Format):
 
     name, ending, extra, runtime = "litert", ".tflite", "litert", "litert"
     modules = ("litert_torch", "ai_edge_litert")
-    limits = "images of one size; int8 of networks trained for it; asks for an older PyTorch"
+    limits = "images of one size; its converter asks for an older PyTorch"
     any_size = False
     precisions = ("float32", "int8")
 
