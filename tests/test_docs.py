@@ -57,7 +57,7 @@ def test_lines_of_prose_are_at_most_120_columns(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_named_config_keys_exist(page, known_keys):
-    nodes = "CHECKPOINT|DATALOADER|DATASETS|INPUT|KD|MODEL|SOLVER|TEST"
+    nodes = "CHECKPOINT|DATALOADER|DATASETS|DEPLOY|INPUT|KD|MODEL|SOLVER|TEST"
     named = re.findall(rf"(?<![\w./])(?:{nodes})(?:\.\w+)+(?![\w<.*{{])", page.read_text())
     assert not set(named) - known_keys
 
