@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from detectron2.utils.file_io import PathManager
 
-from .images import DEEP_MODES, is_cut, load, open_image, read_image, shown_size
+from .images import DEEP_MODES, is_cut, load, open_image, raw_mode, read_image, shown_size
 
 _TIF = (".tif", ".tiff")
 
@@ -133,7 +133,7 @@ def _values(path: str) -> np.ndarray:
         with open_image(path) as picture:
             if picture.mode == "P":
                 raise ValueError("its pixels are indices of a palette")
-            deep, has_grey = is_cut(picture), str(picture.tile[0][3]).startswith("LA")
+            deep, has_grey = is_cut(picture), raw_mode(picture).startswith("LA")
             values = np.asarray(load(picture))  # which checks the file
         return _deep_colours(local, has_grey) if deep else values
     with _tifffile().TiffFile(local) as file:
@@ -145,7 +145,9 @@ def _values(path: str) -> np.ndarray:
 def _deep_colours(path: str, has_grey: bool) -> np.ndarray:
     """(H, W, C) uint16 of a png, red first; ``has_grey``: of grey and transparency."""
     values = cv2.imread(path, cv2.IMREAD_UNCHANGED)  # blue, green, red, transparency
-    return values[..., [0, 3] if has_grey else [2, 1, 0, 3][: values.shape[2]]]
+    if values is None:
+        raise ValueError("OpenCV cannot read it")
+    return np.take(values, [0, 3] if has_grey else [2, 1, 0, 3][: values.shape[2]], axis=2)
 
 
 def _tifffile() -> ModuleType:

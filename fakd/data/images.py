@@ -18,10 +18,16 @@ _TURNED = (5, 6, 7, 8)
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
+def raw_mode(picture: Image.Image) -> str:
+    """How the pixels of an opened file are kept in it, such as "RGB;16B"; "" once they are loaded."""
+    for tile in getattr(picture, "tile", []):
+        return str(tile[3] if isinstance(tile[3], str) else next(iter(tile[3] or ("",))))
+    return ""
+
+
 def is_cut(picture: Image.Image) -> bool:
     """Whether Pillow would leave 8 of 16 bits: it has no mode for colours of 16, in png and tif."""
-    raw = [tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in picture.tile if tile[3]]
-    return picture.mode not in DEEP_MODES and any(";16" in str(mode) for mode in raw)
+    return picture.mode not in DEEP_MODES and ";16" in raw_mode(picture)
 
 
 @contextlib.contextmanager

@@ -72,7 +72,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 def strong_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """Those that INPUT.STRONG names, in the order colour, blur, cutout."""
-    made = {
+    made: dict[str, list[T.Augmentation]] = {
         "colour": [PhotometricDistortion(cfg.INPUT.FORMAT), RandomGrey()],
         "blur": [RandomBlur()],
         "cutout": [RandomCutout(cfg.MODEL.PIXEL_MEAN)],

@@ -25,7 +25,8 @@ def backbone(tmp_path_factory):
 
 
 def test_a_resumed_run_on_both_kinds_ends_as_an_undisturbed_one(tiny, teacher, tmp_path):
-    options = [*MIXED, *teacher, "SOLVER.MAX_ITER", 6]
+    strong = ["INPUT.STRONG", "('colour','blur','cutout')"]
+    options = [*MIXED, *strong, *teacher, "SOLVER.MAX_ITER", 6]
     tiny(tmp_path, *options, recipe="fakd")
     logged = [json.loads(x) for x in (tmp_path / "metrics.json").read_text().splitlines()]
     assert all(0 < line.get("pseudo_labels/share", 0.5) <= 1 for line in logged)
