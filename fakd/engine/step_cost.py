@@ -105,7 +105,8 @@ def advice(costs: Mapping[str, Cost], cfg: CfgNode) -> str:
     if name == DATA:
         workers = max(cfg.DATALOADER.NUM_WORKERS, 1)
         needed = math.ceil(workers * total / max(total - costs[DATA].ms, 1e-9))
-        return f"{share}: raise DATALOADER.NUM_WORKERS to {needed}"
+        decoded = "" if cfg.DATALOADER.DECODED else ", or decode once (fakd data decode)"
+        return f"{share}: raise DATALOADER.NUM_WORKERS to {needed}{decoded}"
     if name == TEACHER:
         return (
             f"{share}: KD.TEACHER.FAST \"('fold', 'channels_last', 'bf16')\", KD.TEACHER.SCALE below 1, or a "
