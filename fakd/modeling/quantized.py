@@ -261,7 +261,9 @@ def prepare(network: Segmentor, size: tuple[int, int], float_layers: Sequence[st
     for name, use in uses.items():
         conv = parts.get_submodule(name)
         assert isinstance(conv, QuantizedConv)
-        conv.reads = (conv.input_range or parts.get_submodule(use.source).output_range,)
+        rounds = conv.input_range or parts.get_submodule(use.source).output_range
+        assert isinstance(rounds, ActivationRange)
+        conv.reads = (rounds,)
     network.to(network.device).train(training)
 
 
@@ -310,8 +312,8 @@ def begin(network: nn.Module, wanted: Callable[[str], bool] = lambda name: True)
     module: Any  # mypy knows no frozen and folded
     for module in network.modules():
         if hasattr(module, "frozen") and isinstance(module, nn.BatchNorm2d):
-            module.frozen, module.folded = True, False
             module.eval()
+            module.frozen, module.folded = True, False  # type: ignore[assignment]
         elif isinstance(module, ActivationRange):
             module.begin()
     for name, conv in convolutions(network).items():
