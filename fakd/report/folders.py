@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from fakd.engine.run_folder import RunFolder
 from fakd.errors import message_of
 from fakd.files import read_lines
 from fakd.sweep.events import FOLDER as EVENTS
-from fakd.validation import parse, read_json
+from fakd.validation import parse, read_json, read_yaml
 
 from .finished_run import FinishedRun, digest_of, without_paths
 
@@ -134,10 +133,7 @@ def _place(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = yaml.load(file.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file.name}: no yaml: {' '.join(str(error).split())}") from error
+    config = read_yaml(file)
     if not isinstance(config, dict) or "MODEL" not in config:
         raise ValueError(f"{file.name}: no config of a run")
     return config
