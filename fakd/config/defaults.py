@@ -260,7 +260,10 @@ KEYS: dict[str, Key] = {
         filled=True,
     ),
     "KD.TEACHER.SCALE": key(
-        1.0, "factor of the size of the images that the teacher sees; below 1 it costs less", above=0, most=2
+        1.0,
+        "factor of the size of the images that the teacher sees; below 1 costs less and teaches less",
+        above=0,
+        most=2,
     ),
     "KD.TEACHER.CACHE": key(
         "", "folder of fakd cache: its views of the images are shown, and no teacher is built"

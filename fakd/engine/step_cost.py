@@ -108,10 +108,7 @@ def advice(costs: Mapping[str, Cost], cfg: CfgNode) -> str:
         decoded = "" if cfg.DATALOADER.DECODED else ", or decode once (fakd data decode)"
         return f"{share}: raise DATALOADER.NUM_WORKERS to {needed}{decoded}"
     if name == TEACHER:
-        return (
-            f"{share}: KD.TEACHER.FAST \"('fold', 'channels_last', 'bf16')\", KD.TEACHER.SCALE below 1, or a "
-            "cache (fakd cache)"
-        )
+        return f"{share}: KD.TEACHER.FAST \"('fold', 'channels_last', 'bf16')\", or a cache (fakd cache)"
     if name in (FORWARD, BACKWARD):
         keys = {
             "SOLVER.AMP.ENABLED True": cfg.SOLVER.AMP.ENABLED,
