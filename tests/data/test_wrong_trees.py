@@ -136,7 +136,7 @@ def test_palettes_and_two_bytes_change_nothing(place):
 
 
 def test_what_is_missing_or_empty_is_named_with_the_remedy(place):
-    mine = "own.yaml" if place.name == "own_train" else "python tools/|SegNet"
+    mine = "own.yaml" if place.name == "own_train" else "fakd data prepare|SegNet"
     for emptied in (False, True):
         shutil.rmtree(place.image.parent)
         if emptied:

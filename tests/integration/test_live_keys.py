@@ -67,6 +67,7 @@ def test_what_runs_read_is_what_acts(read, teacher, tmp_path):
     clipped = ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm")
     run(config(tmp_path / "distilled", *short, *views, *clipped, *teacher, recipe="fakd"))
     evaluate(config(tmp_path / "distilled", *short, *teacher, recipe="fakd"))
+    run(config(tmp_path / "int8", *short, "DEPLOY.QAT.ENABLED", True))
     for name, _ in DECODE_HEAD_REGISTRY:
         if name != "FCNHead":  # which is the auxiliary one
             build_segmentor(config("", "MODEL.SEM_SEG_HEAD.NAME", name, "MODEL.BACKBONE.WIDTH", 1.0))
