@@ -76,6 +76,16 @@ def known_keys():
     return {"KD.MyLoss", *walk(load_config(opts=["PLUGINS", plugin]), "")}
 
 
+def test_the_first_screen_has_a_picture_a_table_with_seeds_and_the_licence():
+    first = (ROOT / "README.md").read_text().split("## Data")[0]
+    before = first.split("## Quick start")[0]
+    (picture,) = re.findall(r"!\[.+\]\((.+)\)", before)
+    assert (ROOT / picture).is_file()
+    assert re.search(r"^\|.*over \w+ seeds.*\|$", before, re.M)
+    assert re.search(r"^Apache-2.0, for the code and without conditions on the weights", before, re.M)
+    assert "make quickstart" in first and "make test" in first
+
+
 def test_the_api_lists_every_part_of_the_package():
     listed = set(
         re.findall(r"^::: fakd\.(\w+)$", "\n".join(p.read_text() for p in ROOT.glob("docs/api/*.md")), re.M)

@@ -134,6 +134,14 @@ def test_only_the_sections_asked_for_are_written(runs, tmp_path):
         write_report([runs], tmp_path / "out", sections=["Nonsense"])
 
 
+def test_the_protocol_tells_once_what_all_runs_share_and_the_costs_explain_memory(runs, tmp_path):
+    write_report([runs], tmp_path / "out", sections=["Protocol", "What it costs"])
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert len(re.findall(r"The same in every run: .*trained on toyscenes_train", text)) == 1
+    assert text.count("toyscenes_train") == 1
+    assert text.count("Peak memory is the most that was allocated") == 1
+
+
 def test_a_method_has_one_colour_in_every_report(runs):
     both, alone = read(runs)[0], read(runs / "student", runs / "fakd")[0]
     assert plots.colours(both)["fakd"] == plots.colours(alone)["fakd"] != plots.colours(both)["cwd"]
