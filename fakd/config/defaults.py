@@ -133,6 +133,9 @@ KEYS: dict[str, Key] = {
         False, "resize images to what the network takes: a multiple of its patch, or its one size"
     ),
     "MODEL.BACKBONE.FREEZE": key(False, "keep its weights as they are; only the heads are trained"),
+    "MODEL.BACKBONE.FROZEN_STAGES": key(
+        0, "keep weights and statistics up to its first map (res2), its second, ...; 0: none", least=0, most=3
+    ),
     "MODEL.BACKBONE.STEM": key(
         "7x7", "of a ResNet; c and s are mmsegmentation's and CIRKD's deep stems", choices=("7x7", "c", "s")
     ),

@@ -88,7 +88,7 @@ class Segmentor(nn.Module):
             raise ValueError(f"INPUT.FORMAT is '{input_format}'; choose RGB or BGR.")
         if loss_mean not in ("valid", "all"):
             raise ValueError(f"MODEL.SEM_SEG_HEAD.LOSS_MEAN is '{loss_mean}'; choose valid or all.")
-        self.backbone = backbone.requires_grad_(not freeze_backbone)
+        self.backbone = backbone.requires_grad_(False) if freeze_backbone else backbone
         self.freeze_backbone = freeze_backbone
         self.decode_head = decode_head
         self.auxiliary_head = auxiliary_head

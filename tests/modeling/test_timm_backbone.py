@@ -123,3 +123,39 @@ def test_weights_of_a_file_must_be_of_the_network(tmp_path):
     torch.save(dict(list(state.items())[10:]), tmp_path / "part.pth")
     with pytest.raises(ValueError, match=r"part\.pth"):
         TimmBackbone(name="resnet18", width=0.0625, pretrained=str(tmp_path / "part.pth"))
+
+
+@pytest.mark.parametrize(
+    "name, end",
+    [
+        ("resnet18", "net.layer2.1.bn2.bias"),
+        ("tf_efficientnet_lite0", "net.blocks.2.1.bn3.bias"),
+        ("mit_b0", "net.stages_1.norm.bias"),
+        ("test_vit", "net.model.blocks.1.mlp.fc2.bias"),
+    ],
+)
+def test_frozen_stages_keep_weights_and_statistics_and_need_no_backward_pass(name, end):
+    backbone = TimmBackbone(name=name, output_stride=32, frozen_stages=2).train()
+    names = [key for key, _ in backbone.named_parameters()]
+    frozen = [key for key, weight in backbone.named_parameters() if not weight.requires_grad]
+    assert frozen[-1] == end and frozen == names[: names.index(end) + 1]
+
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    maps = list(backbone(torch.rand(2, 3, 160, 160)).values())
+    maps[-1].sum().backward()
+    assert name == "test_vit" or [map_.requires_grad for map_ in maps] == [False, False, True, True]
+    torch.optim.SGD([w for w in backbone.parameters() if w.requires_grad], lr=1.0).step()
+    changed = {key for key, value in backbone.state_dict().items() if not torch.equal(value, before[key])}
+    statistics = {key for key in changed if "running_" in key or "num_batches" in key}
+    first = names[len(frozen)].rsplit(".", 1)[0]
+    keys = list(before)
+    assert (
+        changed
+        and min(map(keys.index, changed)) >= keys.index(first + ".weight")
+        and (not any("running_mean" in key for key in keys) or statistics)
+    )
+
+
+def test_more_frozen_stages_than_there_are_name_the_key_that_freezes_all():
+    with pytest.raises(ValueError, match="FROZEN_STAGES is 3, but test_vit gives 3.*MODEL.BACKBONE.FREEZE"):
+        TimmBackbone(name="test_vit", output_stride=32, frozen_stages=3)

@@ -52,6 +52,8 @@ class TimmBackbone(Backbone):
         any_size: resize images that the network does not take to the nearest size that it does: a multiple of
             a transformer's patch, or the one size of a network that was made for one. The maps then cover
             the image with other strides.
+        frozen_stages: how many of the maps, from ``res2`` on, come from weights and statistics that training
+            leaves as they are. Their backward pass is saved, which costs most where maps are large.
     """
 
     @configurable
@@ -67,6 +69,7 @@ class TimmBackbone(Backbone):
         options: Sequence[Any] = (),
         any_size: bool = False,
         in_channels: int = 3,
+        frozen_stages: int = 0,
     ) -> None:
         super().__init__()
         self.name = name
@@ -102,6 +105,15 @@ class TimmBackbone(Backbone):
             load_pretrained(self.net, str(fetch_registry_weights(name)))
         elif pretrained != "timm":
             load_pretrained(self.net, pretrained)
+        self._frozen: list[nn.Module] = []
+        if frozen_stages:
+            stages = [info.module_name(i) for i in self._taken]
+            if frozen_stages >= len(stages):
+                raise ValueError(
+                    f"MODEL.BACKBONE.FROZEN_STAGES is {frozen_stages}, but {name} gives {len(stages)} maps: "
+                    f"choose at most {len(stages) - 1}, or MODEL.BACKBONE.FREEZE to keep all of it."
+                )
+            self._frozen = _freeze_front(self.net, stages[frozen_stages - 1])
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -117,7 +129,15 @@ class TimmBackbone(Backbone):
             "options": backbone.TIMM_OPTIONS,
             "any_size": backbone.ANY_SIZE,
             "in_channels": input_shape.channels,
+            "frozen_stages": backbone.FROZEN_STAGES,
         }
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """As for any module, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Maps by name; ``images`` (N, C, H, W), normalised."""
@@ -229,6 +249,29 @@ def _with_any_size(name: str, kwargs: Mapping[str, Any], create: Callable[..., n
                 if option not in str(error):
                     raise
     return create()
+
+
+def _freeze_front(net: nn.Module, stage: str) -> list[nn.Module]:
+    """Freezes a network's weights up to the end of a stage; the layers whose statistics must stay, too.
+
+    Args:
+        net: a feature network of timm, which holds its layers in the order of computing.
+        stage: the stage's name, as timm's ``feature_info`` tells it.
+    """
+    # Feature networks write some dots as underscores; those of transformers hold the network as `model`.
+    names = [
+        f"{name.removeprefix('model')}.".replace("_", ".").lstrip(".") for name, _ in net.named_modules()
+    ]
+    stage = stage.replace("_", ".") + "."
+    end = max(i for i, name in enumerate(names) if name.startswith(stage))
+    frozen = []
+    for i, part in enumerate(net.modules()):
+        if i <= end and not any(later.startswith(names[i]) for later in names[end + 1 :]):
+            frozen.append(part.requires_grad_(False))
+        elif stage.startswith(names[i]):
+            for parameter in part.parameters(recurse=False):  # a transformer's tokens and positions
+                parameter.requires_grad_(False)
+    return frozen
 
 
 def _resnet_kwargs(stem: str, width: float) -> dict[str, Any]:
