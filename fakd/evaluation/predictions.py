@@ -75,7 +75,7 @@ class PredictionWriter(DatasetEvaluator):
 
     def process(self, inputs: list[dict], outputs: list[dict[str, Tensor]]) -> None:
         for image, output in zip(inputs, outputs, strict=True):
-            label = self._ids[output["sem_seg"].argmax(dim=0).cpu().numpy()]
+            label = self._ids[output["sem_seg"].max(dim=0).indices.cpu().numpy()]
             if "png" in self._formats:
                 write_label_picture(self._folder / f"{image['image_id']}.png", label, self._palette)
             if "json" in self._formats:
@@ -120,7 +120,7 @@ class PredictionImages(DatasetEvaluator):
             file = image["file_name"]
             if file in self._labels and comm.is_main_process():
                 truth = self._palette[self._read_label(self._labels[file])]
-                prediction = self._palette[output["sem_seg"].argmax(dim=0).cpu().numpy()]
+                prediction = self._palette[output["sem_seg"].max(dim=0).indices.cpu().numpy()]
                 step = math.ceil(truth.shape[1] / self._WIDTH)
                 parts = (read_shown(file), truth, prediction)
                 strip = np.concatenate([part[::step, ::step] for part in parts], axis=1)

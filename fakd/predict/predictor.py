@@ -114,7 +114,7 @@ class Predictor:
         return self._each(pictures, self._labels_and_confidence)
 
     def _labels(self, scores: torch.Tensor) -> np.ndarray:
-        ids = scores.argmax(dim=0).cpu().numpy()
+        ids = scores.max(dim=0).indices.cpu().numpy()
         return ids.astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
 
     def _labels_and_confidence(self, scores: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -79,7 +79,7 @@ def predictions(
     model, mapper = as_tested(network, cfg), SemSegMapper(cfg, is_train=False)
     found = []
     for record in records:
-        found.append(model([mapper(record)])[0]["sem_seg"].argmax(dim=0).cpu().numpy())
+        found.append(model([mapper(record)])[0]["sem_seg"].max(dim=0).indices.cpu().numpy())
         step()
     return found
 
