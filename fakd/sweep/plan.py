@@ -64,7 +64,7 @@ def make_plan(spec: Spec, output: Path) -> Plan:
 class _Planner:
     def __init__(self, spec: Spec, output: Path):
         self._spec, self._output, self._plan = spec, output, Plan()
-        self._teachers: dict[str, tuple[Teacher, Trial]] = {}
+        self._teachers: dict[str, tuple[Teacher, Trial]] = {}  # by the name of their folder
 
     def plan(self) -> Plan:
         varied: set[str] = set()
@@ -91,7 +91,7 @@ class _Planner:
         if method != NO_RECIPE:
             teacher = pair.teacher if pair.teacher.config else _own_teacher(name, pair, {**shared, **axes})
             if teacher is not None:
-                run = self._teacher_run(teacher)
+                run = self._teacher_run(teacher, name)
                 shared |= _teacher_opts(teacher, run)
 
         def at(point: Mapping[str, Any], label: str = "") -> list[Trial]:
@@ -125,8 +125,10 @@ class _Planner:
         else:
             self._plan.trials += [trial for point in points(spec, axes) for trial in at(point)]
 
-    def _teacher_run(self, teacher: Teacher) -> Trial | None:
+    def _teacher_run(self, teacher: Teacher, pair: str) -> Trial | None:
         """The run that trains a teacher or evaluates its weights, the same for all its students.
+
+        Its folder is named after its config; a second teacher of the same config also after the pair.
 
         Returns:
             None for a network of detectron2's, which only serves as a teacher.
@@ -135,24 +137,25 @@ class _Planner:
             return None
         path = Path(teacher.config)
         name = re.sub(r"^\.+", "_", f"{path.parent.name}_{path.stem}")
-        if name not in self._teachers:
-            values = {**self._spec.opts, **teacher.opts}
-            if teacher.weights:
-                values["MODEL.WEIGHTS"] = _absolute(teacher.weights)
-            seed = self._spec.seeds[0]
-            trial = Trial(
-                pair="",
-                run=TEACHER,
-                seed=seed,
-                method=NO_RECIPE,
-                config_file=_absolute(teacher.config),
-                opts=_opts(values, seed, self._output / TEACHERS / name / "trained"),
-                given=bool(teacher.weights),
-            )
-            self._teachers[name] = teacher, trial
-        known, trial = self._teachers[name]
-        if known != teacher:
-            raise ValueError(f"two teachers are named '{name}' and differ: rename a config file.")
+        for known, trial in self._teachers.values():
+            if known == teacher:
+                return trial
+        if name in self._teachers:
+            name = f"{name}-{pair}"
+        values = {**self._spec.opts, **teacher.opts}
+        if teacher.weights:
+            values["MODEL.WEIGHTS"] = _absolute(teacher.weights)
+        seed = self._spec.seeds[0]
+        trial = Trial(
+            pair="",
+            run=TEACHER,
+            seed=seed,
+            method=NO_RECIPE,
+            config_file=_absolute(teacher.config),
+            opts=_opts(values, seed, self._output / TEACHERS / name / "trained"),
+            given=bool(teacher.weights),
+        )
+        self._teachers[name] = teacher, trial
         return trial
 
 
