@@ -44,7 +44,8 @@ def _parse() -> argparse.Namespace:
     )
     add_reading(parser)
     add("--sections", nargs="+", default=[], metavar="NAME", help="only the sections whose names begin so")
-    add("--side-by-side", action="store_true", help="write one table, with columns for each PATH")
+    add("--side-by-side", action="store_true", help="write one table, with columns for each PATH and pair")
+    add("--dataset", default="", metavar="NAME", help="test set to report (default: each run's first)")
     add("--paper", default="", metavar="PROJECT", help="show the values of this project's paper beside ours")
     add(
         "--keep",
@@ -72,6 +73,7 @@ def main() -> None:
         num_images=given.images,
         sections=given.sections,
         side_by_side=given.side_by_side,
+        dataset=given.dataset,
         paper=given.paper,
         allow_plugins=given.allow_plugins,
         allow_pickle=given.allow_pickle,

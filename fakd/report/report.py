@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +29,7 @@ def write_report(
     num_images: int = 40,
     sections: Sequence[str] = (),
     side_by_side: bool = False,
+    dataset: str = "",
     paper: str = "",
     name: str = "report",
     note: str = "",
@@ -44,7 +46,8 @@ def write_report(
         num_images: how many images of the first test set the networks are shown, from which those are chosen
             where the runs differ most; 0: no pictures of predictions.
         sections: headings of :data:`fakd.report.sections.SECTIONS`; default all.
-        side_by_side: instead of the sections, one table with columns for each path.
+        side_by_side: instead of the sections, one table with columns for each path, and each pair of a sweep.
+        dataset: test set that is reported first; default that by which the best weights were chosen.
         paper: project whose paper's values are shown beside ours, where the runs' sweep names none.
         name: of the files.
         note: a sentence in front of the sections.
@@ -56,16 +59,16 @@ def write_report(
 
     Raises:
         FileNotFoundError: a path is not there or holds no run, or no run is finished.
-        ValueError: the baseline is not among the runs, or there is no such section.
+        ValueError: the baseline or the dataset is not among the runs, or there is no such section.
     """
     output = Path(output)
     chosen = _chosen(sections)
     command = _remembered(output / "command.txt", command)
     if side_by_side:
-        blocks = list(_side_by_side(paths, baseline))
+        blocks = list(_side_by_side(paths, baseline, dataset))
         title = "Runs side by side"
     else:
-        found, problems = read_tables(paths, baseline)
+        found, problems = _first(*read_tables(paths, baseline), dataset)
         trust = {"allow_plugins": allow_plugins, "allow_pickle": allow_pickle}
         contexts = [Context(x, _paper_values(x, paper, problems), num_images, trust) for x in found]
         blocks = list(_parts(contexts, chosen, problems))
@@ -169,18 +172,36 @@ def _write_tables(output: Path, contexts: list[Context]) -> None:
             stream.write(content)
 
 
-def _side_by_side(paths: Sequence[str | Path], baseline: str | Path | None) -> Iterator[Block]:
+def _first(found: list[RunTable], problems: list[str], dataset: str) -> tuple[list[RunTable], list[str]]:
+    """The tables that have a test set, with it in front of their others; all as they are without one."""
+    if not dataset:
+        return found, problems
+    known = sorted({name for table in found for name in table.datasets})
+    if dataset not in known:
+        raise ValueError(f"No run was tested on '{dataset}'. Tested on: {', '.join(known)}.")
+    chosen = [
+        replace(table, datasets=[dataset, *(name for name in table.datasets if name != dataset)])
+        for table in found
+        if dataset in table.datasets
+    ]
+    without = [table.label for table in found if dataset not in table.datasets]
+    return chosen, problems + [f"{label or 'Runs'}: not tested on {dataset}." for label in without]
+
+
+def _side_by_side(paths: Sequence[str | Path], baseline: str | Path | None, dataset: str) -> Iterator[Block]:
     columns: list[tuple[str, RunTable]] = []
     problems: list[str] = []
     for path in paths:
-        found, told = read_tables([path], baseline)
+        found, told = _first(*read_tables([path], baseline), dataset)
         title = _title([path], found) if (Path(path) / "sweep.json").exists() else Path(path).stem
         columns += [(f"{title} ({table.label})" if table.label else title, table) for table in found]
         problems += told
     yield Table(tables.side_by_side(columns))
+    sets = " and ".join(dict.fromkeys(f"`{table.datasets[0]}`" for _, table in columns))
     yield Text(
-        "mIoU in percent, mean ± sample standard deviation over seeds. **vs**: minus that of the baseline at "
-        "the same seed; ▲ better, ▼ worse: from three seeds on, its 95% interval leaves zero out.",
+        f"mIoU in percent on {sets}, mean ± sample standard deviation over seeds. **vs**: minus that of the "
+        "baseline at the same seed; ▲ better, ▼ worse: from three seeds on, its 95% interval leaves zero out. "
+        "**Bold**: above every other run of its column in that way; the teacher does not compete.",
         "note",
     )
     if any(len(t.by_seed(t.baseline, t.datasets[0])) == 1 for _, t in columns):

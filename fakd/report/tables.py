@@ -122,8 +122,8 @@ def side_by_side(columns: Sequence[tuple[str, RunTable]]) -> pd.DataFrame:
         columns: a title and a table each.
 
     Returns:
-        Texts: mIoU, its difference to the baseline, and the iterations where students differ in them. The
-        teacher and the student come first, then the runs by their mIoU in the first table.
+        Texts: mIoU, the winner's in bold, its difference to the baseline, and the iterations where students
+        differ in them. The teacher and the student come first, then the runs by their mIoU in the first table.
     """
     values = [{name: table.by_seed(name, table.datasets[0]) for name in table.names} for _, table in columns]
 
@@ -135,8 +135,11 @@ def side_by_side(columns: Sequence[tuple[str, RunTable]]) -> pd.DataFrame:
     for (title, table), by_run in zip(columns, values, strict=True):
         lengths = {name: _mean(table.runs[table.runs["run"] == name], "iterations") for name in by_run}
         differences = {name: difference_text(table.versus(name, table.datasets[0])) for name in table.methods}
+        reached = {name: mean_std(column) for name, column in by_run.items()}
+        if best := winner({name: by_run[name] for name in by_run if name not in table.teachers}):
+            reached[best] = f"**{reached[best]}**"
         added = {
-            title: [mean_std(by_run[name]) if name in by_run else NOTHING for name in runs],
+            title: [reached.get(name, NOTHING) for name in runs],
             f"vs {table.baseline}": [differences.get(name, "") for name in runs],
         }
         if len({lengths[name] for name in by_run if name not in table.teachers}) > 1:

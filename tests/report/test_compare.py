@@ -111,6 +111,22 @@ def test_runs_on_two_datasets_are_two_parts_of_one_report(runs, tmp_path):
     assert set(pd.read_csv(tmp_path / "out" / "table.csv")["pair"]) == {"camvid_val", "toyscenes_val"}
 
 
+def test_a_report_goes_by_the_test_set_that_is_asked_for(tmp_path):
+    both = ("toyscenes_val", "camvid_val")
+    for seed in range(3):
+        for run, miou in (("student", 50.0 + seed), ("pd", 52.0 + 1.1 * seed)):
+            finished(tmp_path / "runs", run, seed, miou, datasets=both, name=f"{run}{seed}")
+    write_report(
+        [tmp_path / "runs"], tmp_path / "out", num_images=0, sections=["results"], dataset="camvid_val"
+    )
+    assert list(pd.read_csv(tmp_path / "out" / "table.csv")["mIoU"].round(1)) == [48.0, 50.1]
+    write_report([tmp_path / "runs"], tmp_path / "out", side_by_side=True, dataset="camvid_val")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "on `camvid_val`" in text and re.search(r"pd +\| \*\*50.10 ± 1.10\*\* +\| \+2.10 ± 0.10 ▲", text)
+    with pytest.raises(ValueError, match="No run was tested on 'camvid_test'. Tested on: camvid_val, toy"):
+        write_report([tmp_path / "runs"], tmp_path / "out", dataset="camvid_test")
+
+
 def test_a_report_from_lines_is_that_from_folders_but_for_what_lines_cannot_hold(runs, tmp_path):
     lines = tmp_path / "runs.jsonl"
     write_lines([runs], lines)
