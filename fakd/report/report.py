@@ -200,8 +200,8 @@ def _side_by_side(paths: Sequence[str | Path], baseline: str | Path | None, data
     sets = " and ".join(dict.fromkeys(f"`{table.datasets[0]}`" for _, table in columns))
     yield Text(
         f"mIoU in percent on {sets}, mean ± sample standard deviation over seeds. **vs**: minus that of the "
-        "baseline at the same seed; ▲ better, ▼ worse: from three seeds on, its 95% interval leaves zero out. "
-        "**Bold**: above every other run of its column in that way; the teacher does not compete.",
+        "baseline at the same seed; ▲ better, ▼ worse: from three seeds on, its 95% interval leaves zero "
+        "out. **Bold**: above every other run of its column in that way; the teacher does not compete.",
         "note",
     )
     if any(len(t.by_seed(t.baseline, t.datasets[0])) == 1 for _, t in columns):

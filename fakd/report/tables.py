@@ -123,7 +123,7 @@ def side_by_side(columns: Sequence[tuple[str, RunTable]]) -> pd.DataFrame:
 
     Returns:
         Texts: mIoU, the winner's in bold, its difference to the baseline, and the iterations where students
-        differ in them. The teacher and the student come first, then the runs by their mIoU in the first table.
+        differ in them. Teacher and student come first, then the runs by their mIoU in the first table.
     """
     values = [{name: table.by_seed(name, table.datasets[0]) for name in table.names} for _, table in columns]
 
