@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
@@ -294,3 +295,18 @@ def test_a_table_of_the_formats_is_one_command(tool, trained, tmp_path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} == {"x.ts", "x_float16.ts"}
     code, text = tool("export_student", "--run", trained, "--format", "all")
     assert code == 2 and "give --size H W" in text
+
+
+@pytest.mark.slow  # minutes: each format is written, opened in a process of its own, and evaluated
+def test_a_student_goes_through_every_format_installed(trained, tmp_path):
+    cfg, weights = read_source(trained)
+    table = export_all(cfg, weights, tmp_path / "x", SIZE, repeats=1).set_index(["format", "precision"])
+    reached = table["mIoU on tiny_val"]
+    for name, made in FORMATS.items():
+        for precision in made.precisions:
+            row = table.loc[(name, precision)]
+            if pd.isna(row["mIoU on tiny_val"]):  # its package is missing, or it runs elsewhere
+                assert f"pip install 'fakd[{made.extra}]'" in row["remark"] or not made.runs_here
+            else:
+                lost = reached["PyTorch", "float32"] - row["mIoU on tiny_val"]
+                assert abs(lost) < (3 if precision == "int8" else 0.05), (name, precision)

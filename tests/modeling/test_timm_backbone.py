@@ -159,3 +159,8 @@ def test_frozen_stages_keep_weights_and_statistics_and_need_no_backward_pass(nam
 def test_more_frozen_stages_than_there_are_name_the_key_that_freezes_all():
     with pytest.raises(ValueError, match="FROZEN_STAGES is 3, but test_vit gives 3.*MODEL.BACKBONE.FREEZE"):
         TimmBackbone(name="test_vit", output_stride=32, frozen_stages=3)
+
+
+def test_a_network_whose_stages_are_not_layers_cannot_freeze_some():
+    with pytest.raises(ValueError, match="FROZEN_STAGES: timm does not say where the stage .* of HighRes"):
+        TimmBackbone(name="hrnet_w18_small", output_stride=32, frozen_stages=1)

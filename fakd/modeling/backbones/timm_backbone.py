@@ -257,13 +257,21 @@ def _freeze_front(net: nn.Module, stage: str) -> list[nn.Module]:
     Args:
         net: a feature network of timm, which holds its layers in the order of computing.
         stage: the stage's name, as timm's ``feature_info`` tells it.
+
+    Raises:
+        ValueError: no layer has that name.
     """
     # Feature networks write some dots as underscores; those of transformers hold the network as `model`.
     names = [
         f"{name.removeprefix('model')}.".replace("_", ".").lstrip(".") for name, _ in net.named_modules()
     ]
     stage = stage.replace("_", ".") + "."
-    end = max(i for i, name in enumerate(names) if name.startswith(stage))
+    end = max((i for i, name in enumerate(names) if name.startswith(stage)), default=None)
+    if end is None:
+        raise ValueError(
+            f"MODEL.BACKBONE.FROZEN_STAGES: timm does not say where the stage '{stage[:-1]}' of "
+            f"{type(net).__name__} lies. Set it to 0, or MODEL.BACKBONE.FREEZE to keep the whole backbone."
+        )
     frozen = []
     for i, part in enumerate(net.modules()):
         if i <= end and not any(later.startswith(names[i]) for later in names[end + 1 :]):
