@@ -2,6 +2,7 @@
 """The tables of docs/fakd_study.md, from kept runs.
 
 python projects/FAKD/study/tables.py docs/results/runs/toyscenes_fakd_study.jsonl
+python projects/FAKD/study/tables.py docs/results/runs/camvid_few.jsonl --dataset camvid_test
 """
 
 import argparse
@@ -40,6 +41,25 @@ def table_of(runs: RunTable, names: list[str], baseline: str, dataset: str) -> p
     return pd.DataFrame(rows).set_index("run")
 
 
+def gap_table(runs: RunTable, dataset: str) -> pd.DataFrame:
+    """A row per run: mIoU on the pictures it was trained on, on the first test set, and their difference.
+
+    ``dataset`` is the training set, which was tested on as well.
+    """
+    rows = []
+    for name in [*runs.teachers, runs.baseline, *runs.methods]:
+        seen, unseen = runs.by_seed(name, dataset), runs.by_seed(name, runs.datasets[0])
+        rows.append(
+            {
+                "run": name,
+                f"mIoU on {dataset}": mean_std(seen),
+                f"on {runs.datasets[0]}": mean_std(unseen),
+                "difference": mean_std(seen - unseen),
+            }
+        )
+    return pd.DataFrame(rows).set_index("run")
+
+
 def seeds_needed(std: float, difference: float) -> int:
     """Seeds at which a two-sided paired test at 5 % finds a difference in four of five cases (normal)."""
     return math.ceil(((norm.ppf(0.975) + norm.ppf(0.8)) * std / difference) ** 2)
@@ -51,21 +71,33 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+", help="files of kept lines, or folders")
     parser.add_argument("--baseline", default="cwd_mmseg", help="default: %(default)s")
+    parser.add_argument("--dataset", default="", metavar="NAME", help="test set (default: the first)")
     given = parser.parse_args()
-    (runs,), _ = read_tables(given.runs)
-    (dataset,) = runs.datasets
-    reference = runs.by_seed(given.baseline, dataset)
-    for question, names in QUESTIONS.items():
-        known = [name for name in names if name in runs.methods]
-        print(f"## {question}\n\n{table_of(runs, known, given.baseline, dataset).to_markdown()}\n")
-    others = [runs.by_seed(name, dataset) for name in runs.methods if name not in (given.baseline, "student")]
+    found, _ = read_tables(given.runs)
+    for runs in found:
+        dataset = given.dataset or runs.datasets[0]
+        names = {
+            title: [name for name in listed if name in runs.methods] for title, listed in QUESTIONS.items()
+        }
+        if trained := [name for name in runs.datasets if name.endswith("_train")]:
+            names = {runs.label: [runs.baseline, *(name for name in runs.methods if name != given.baseline)]}
+        for title, listed in names.items():
+            print(f"## {title}\n\n{table_of(runs, listed, given.baseline, dataset).to_markdown()}\n")
+        for name in trained:
+            print(f"{gap_table(runs, name).to_markdown()}\n")
+        print(f"{_power(runs, given.baseline, dataset)}\n")
+
+
+def _power(runs: RunTable, baseline: str, dataset: str) -> str:
+    """What differences the seeds could show."""
+    reference = runs.by_seed(baseline, dataset)
+    others = [runs.by_seed(name, dataset) for name in runs.methods if name not in (baseline, "student")]
     stds = [found.std for each in others if (found := paired_difference(each, reference)) is not None]
     typical = pd.Series(stds).median()
-    print(
-        f"Median deviation of a difference to {given.baseline}: {number(typical)} points. Seeds that would "
-        "show a difference of "
-        + ", ".join(f"{step}: {seeds_needed(typical, step)}" for step in (0.5, 1.0, 2.0))
-        + " points."
+    steps = ", ".join(f"{step}: {seeds_needed(typical, step)}" for step in (0.5, 1.0, 2.0))
+    return (
+        f"Median deviation of a difference to {baseline}: {number(typical)} points. Seeds that would show a "
+        f"difference of {steps} points."
     )
 
 
