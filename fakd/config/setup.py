@@ -74,7 +74,9 @@ def load_config(
     plugins = [*_plugins(method), *_plugins(given), *named_here]
     if allow_plugins is not True:
         allowed = {_beside(Path(), plugin) for plugin in allow_plugins or ()}
-        _refuse_plugins(config_file or word, set(plugins).difference(named_here, allowed))
+        # Where some may be named, as of a teacher by its student's config, naming them is the only way.
+        refused = set(plugins).difference(named_here, allowed)
+        _refuse_plugins(config_file or word, refused, flag=allow_plugins is False)
     _import(plugins)
     add_fakd_config(cfg)  # with a node for every loss, those of the plugins among them
     if recipe is not None:
@@ -163,11 +165,12 @@ def load_teacher_config(cfg: CfgNode) -> CfgNode:
     return load_config(teacher, recipe=NO_RECIPE, allow_plugins=cfg.PLUGINS, allow_pickle=False)
 
 
-def _refuse_plugins(source: str, plugins: Set[str]) -> None:
+def _refuse_plugins(source: str, plugins: Set[str], flag: bool = True) -> None:
     if plugins:
         raise ValueError(
             f"{source} names PLUGINS {sorted(plugins)}, which run as code. If you trust them, name them "
-            "yourself, as PLUGINS in your own config or on the command line, or give --allow-plugins."
+            "yourself, as PLUGINS in your own config or on the command line"
+            f"{', or give --allow-plugins' if flag else ''}."
         )
 
 

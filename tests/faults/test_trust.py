@@ -136,7 +136,8 @@ def teacher_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error"), [(add_plugin, r"config\.yaml names PLUGINS"), (add_pickle, "run any code")]
+    ("spoil", "error"),
+    [(add_plugin, r"config\.yaml names PLUGINS .* on the command line\.$"), (add_pickle, "run any code")],
 )
 def test_a_teacher_runs_no_code(folder, marker, spoil, error):
     spoil(folder, marker)
