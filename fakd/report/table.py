@@ -182,7 +182,7 @@ def _parts(runs: list[FinishedRun]) -> dict[str, list[FinishedRun]]:
     teachers.sort(key=lambda run: not any(run.references & each for each in known.values()))
     taken: set[tuple] = set()
     for teacher in teachers:
-        homes = [key for key in parts if key[1:] == kind(teacher) and known[key] & teacher.references]
+        homes = [key for key in known if key[1:] == kind(teacher) and known[key] & teacher.references]
         # Where runs do not say which one they learnt from, or it is not among them, it may be this one.
         homes = homes or [key for key in known if key[1:] == kind(teacher) and key not in taken]
         taken.update(homes)

@@ -111,6 +111,16 @@ def test_runs_on_two_datasets_are_two_parts_of_one_report(runs, tmp_path):
     assert set(pd.read_csv(tmp_path / "out" / "table.csv")["pair"]) == {"camvid_val", "toyscenes_val"}
 
 
+def test_teachers_whose_students_are_not_finished_are_told(tmp_path):
+    """As in a sweep of several teachers that was stopped early."""
+    for seed, miou in enumerate((60.0, 61.0)):
+        finished(
+            tmp_path, "teacher", seed, miou, "SOLVER.MAX_ITER", 100 + seed, recipe="student", name=f"t{seed}"
+        )
+    (table,), problems = read_tables([tmp_path])
+    assert len(table.names) == 2 and not problems
+
+
 def test_a_report_goes_by_the_test_set_that_is_asked_for(tmp_path):
     both = ("toyscenes_val", "camvid_val")
     for seed in range(3):
