@@ -59,9 +59,11 @@ def _sweep(given: argparse.Namespace) -> int:
 
         names = ("resume", "address", "storage", "dashboard", "cpus", "gpus")
         code = run_sweep(spec, Options(output, **{name: getattr(given, name) for name in names}))
-    command = typed()
-    with contextlib.suppress(FileNotFoundError):  # interrupted before any run was finished
-        page = write_report([output], output, command=command, allow_plugins=True, allow_pickle=True)
+    if code > 1:  # whoever stops a sweep does not wait for pictures
+        print(f"Report on what is finished: {Path(sys.argv[0]).name} report {output}")
+        return code
+    with contextlib.suppress(FileNotFoundError):  # no run is finished
+        page = write_report([output], output, command=typed(), allow_plugins=True, allow_pickle=True)
         print(f"Report: {page}")
     return code
 
