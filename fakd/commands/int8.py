@@ -44,7 +44,7 @@ def main() -> None:
     add("--formats", nargs="+", default=["onnx"], choices=FORMATS, help=written)
     add("--output", required=True, type=Path, metavar="DIR", help="of the runs and files, and OUTPUT.csv")
     add("--threads", type=int, default=0, metavar="N", help="CPU threads (default: PyTorch's choice)")
-    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys for the training in int8")
+    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys of int8 and its training")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -288,6 +288,11 @@ KEYS: dict[str, Key] = {
     "DEPLOY.QAT.FLOAT_LAYERS": key(
         (), "layers of the student that stay in float, * for any part of a name; see fakd sensitivity"
     ),
+    "DEPLOY.QAT.WEIGHT_BITS": key(
+        8,
+        "of int8's weights; 7 for x86 processors without VNNI, where sums of products overflow",
+        choices=(7, 8),
+    ),
 }
 
 

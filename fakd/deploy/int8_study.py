@@ -51,7 +51,7 @@ def compare_int8(
         iterations: of training in int8.
         rate: factor of the run's learning rate.
         formats: of the files; all but the first are made of trained networks alone.
-        opts: ``(KEY, VALUE, ...)`` for the training in int8.
+        opts: ``(KEY, VALUE, ...)`` for the training in int8, and DEPLOY.QAT's for static int8.
         tell: takes a line on each row as it is made.
 
     Returns:
@@ -81,7 +81,7 @@ def compare_int8(
         weights = str(folder / WEIGHTS)
         add(folder, "float", "", _in_float, folder, weights, plugins)
         stem = output / folder.name / "static"
-        add(folder, "static", formats[0], _as_file, folder, weights, stem, formats[0], size, plugins)
+        add(folder, "static", formats[0], _as_file, folder, weights, stem, formats[0], size, plugins, opts)
         for recipe in recipes:
             trained = output / folder.name / recipe
             way = "trained" if recipe == ALONE else f"trained with {recipe}"
@@ -100,10 +100,16 @@ def _in_float(folder: Path, weights: str, plugins: Sequence[str]) -> dict[str, A
 
 
 def _as_file(
-    folder: Path, weights: str, stem: Path, name: str, size: tuple[int, int], plugins: Sequence[str]
+    folder: Path,
+    weights: str,
+    stem: Path,
+    name: str,
+    size: tuple[int, int],
+    plugins: Sequence[str],
+    opts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """An int8 file of a run's network: its size, its agreement with PyTorch and what it reaches."""
-    cfg, weights = read_source(folder, weights=weights, allow_plugins=plugins)
+    cfg, weights = read_source(folder, weights=weights, opts=opts, allow_plugins=plugins)
     path = f"{stem}{FORMATS[name].ending}"
     # What PyTorch reaches has a row of its own.
     nothing = dict.fromkeys(cfg.DATASETS.TEST, 0.0)

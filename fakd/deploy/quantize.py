@@ -24,7 +24,7 @@ def quantize(cfg: CfgNode, network: Segmentor, images: int, size: tuple[int, int
     """Lets a network in evaluation mode compute as in int8 from now on (static quantisation).
 
     Args:
-        cfg: of the network, for its training images and DEPLOY.QAT.FLOAT_LAYERS.
+        cfg: of the network, for its training images, DEPLOY.QAT.FLOAT_LAYERS and WEIGHT_BITS.
         network: that was trained in float.
         images: how many; a range is the mean of their smallest and largest values.
         size: (H, W) that they are resized to; None leaves them as they are tested.
@@ -34,7 +34,9 @@ def quantize(cfg: CfgNode, network: Segmentor, images: int, size: tuple[int, int
     """
     if not cfg.DATASETS.TRAIN or images < 1:
         raise ValueError("int8 is calibrated on training images: DATASETS.TRAIN must name some.")
-    prepare(network, size or tuple(cfg.INPUT.CROP.SIZE), cfg.DEPLOY.QAT.FLOAT_LAYERS)
+    prepare(
+        network, size or tuple(cfg.INPUT.CROP.SIZE), cfg.DEPLOY.QAT.FLOAT_LAYERS, cfg.DEPLOY.QAT.WEIGHT_BITS
+    )
     begin(network)
     ranges = [module for module in network.modules() if isinstance(module, ActivationRange)]
     for each in ranges:

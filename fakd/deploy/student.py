@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from detectron2.config import CfgNode
 from torch import nn
 
@@ -19,6 +21,8 @@ from .metadata import PRECISIONS, build_metadata
 from .network import DeployedNetwork
 from .quantize import quantize
 from .source import load_student
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,11 @@ def export_student(
         rounded = copy.deepcopy(network)
         quantize(cfg, rounded, calibration, size)
         written = DeployedNetwork(rounded, normalize)
+    if precision == "int8" and cfg.DEPLOY.QAT.WEIGHT_BITS == 8 and made.runs_here and _lacks_vnni():
+        logger.warning(
+            "This processor adds products of int8 in 16 bits, which overflow in onnxruntime and OpenVINO: "
+            "the file may be far worse here than on one with VNNI. DEPLOY.QAT.WEIGHT_BITS 7 fits all."
+        )
     files = made.write(written, metadata, opset)
     found = keep(made, files, exact, metadata, path)
     miou = {}
@@ -106,6 +115,13 @@ def export_student(
         after = measure_miou(cfg, load_exported(path, allow_pickle=True))  # just written here
         miou = {name: (before[name], after[name]) for name in before}
     return Export(Path(path), sum(map(len, files.values())), found, miou)
+
+
+def _lacks_vnni() -> bool:
+    """Whether this is an x86 processor without instructions that add products of bytes in 32 bits."""
+    known = torch.cpu.get_capabilities()
+    has = any(known.get(name) for name in ("avx_vnni", "avx512_vnni", "amx_int8"))
+    return known.get("architecture") == "x86_64" and not has
 
 
 def measure_miou(cfg: CfgNode, network: nn.Module) -> dict[str, float]:

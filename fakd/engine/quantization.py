@@ -33,7 +33,7 @@ def prepare_for_int8(model: nn.Module, cfg: CfgNode) -> None:
     if not isinstance(network, Segmentor):
         kind = cfg.MODEL.META_ARCHITECTURE
         raise ValueError(f"DEPLOY.QAT: MODEL.META_ARCHITECTURE {kind} is no network of this project.")
-    prepare(network, tuple(cfg.INPUT.CROP.SIZE), cfg.DEPLOY.QAT.FLOAT_LAYERS)
+    prepare(network, tuple(cfg.INPUT.CROP.SIZE), cfg.DEPLOY.QAT.FLOAT_LAYERS, cfg.DEPLOY.QAT.WEIGHT_BITS)
 
 
 class SwitchToInt8(HookBase):

@@ -18,7 +18,10 @@ from torch.overrides import TorchFunctionMode
 from ..functional.precision import autocast
 from .segmentor import Segmentor
 
-LEVELS = 255  # of an activation, an unsigned byte; a weight has -127 to 127
+LEVELS = 255  # of an activation, an unsigned byte
+# The largest level of a weight by DEPLOY.QAT.WEIGHT_BITS. x86 processors without VNNI add two products of
+# bytes in 16 bits, where 255 * 127 twice is too much.
+LARGEST = {8: 127, 7: 63}
 _OTHERS = (nn.Linear, nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d, nn.MultiheadAttention)
 
 
@@ -77,6 +80,7 @@ class QuantizedConv(nn.Conv2d):
 
     Attributes:
         quantized: else it computes as it did.
+        largest: level of a weight.
         norm: behind it, or None; in a tuple, so that it is no child of this module.
         input_range: None where what is read is rounded already.
         output_range: None where the next convolution rounds it, before which only a ReLU stands.
@@ -84,6 +88,7 @@ class QuantizedConv(nn.Conv2d):
     """
 
     quantized: bool
+    largest: int
     norm: tuple[nn.BatchNorm2d | None]
     input_range: ActivationRange | None
     output_range: ActivationRange | None
@@ -107,9 +112,9 @@ class QuantizedConv(nn.Conv2d):
         if self.input_range is not None:
             x = self.input_range(x)
         weight, bias = self.folded()
-        steps = scales_of(weight)
+        steps = scales_of(weight, self.largest)
         zeros = torch.zeros(len(steps), dtype=torch.int32, device=steps.device)
-        weight = torch.fake_quantize_per_channel_affine(weight, steps, zeros, 0, -127, 127)
+        weight = torch.fake_quantize_per_channel_affine(weight, steps, zeros, 0, -self.largest, self.largest)
         if bias is not None:  # a sum of products of steps, as what it is added to
             steps = steps * self.reads[0].scale
             bias = bias + ((bias / steps).round() * steps - bias).detach()
@@ -123,10 +128,9 @@ class QuantizedConv(nn.Conv2d):
         return y if self.output_range is None else self.output_range(y)
 
 
-def scales_of(weight: Tensor) -> Tensor:
+def scales_of(weight: Tensor, largest: int) -> Tensor:
     """(out) the steps between the levels of a convolution's weights (out, in, h, w), per channel."""
-    largest = weight.detach().abs().amax((1, 2, 3))
-    return (largest / 127).clamp_min(torch.finfo(torch.float32).eps)
+    return (weight.detach().abs().amax((1, 2, 3)) / largest).clamp_min(torch.finfo(torch.float32).eps)
 
 
 @functools.cache
@@ -228,13 +232,16 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def prepare(network: Segmentor, size: tuple[int, int], float_layers: Sequence[str] = ()) -> None:
+def prepare(
+    network: Segmentor, size: tuple[int, int], float_layers: Sequence[str] = (), weight_bits: int = 8
+) -> None:
     """Readies every convolution of the backbone and the decode head for :func:`begin`; nothing changes yet.
 
     Args:
         network: one forward pass of it shows which norm is behind which convolution.
         size: (H, W) of an image that it takes.
         float_layers: names of layers that stay as they are, with * for any part.
+        weight_bits: 7 or 8; see :data:`LARGEST`.
 
     Raises:
         ValueError: a name is of no layer, or a layer cannot be computed in int8; the message names it.
@@ -255,7 +262,7 @@ def prepare(network: Segmentor, size: tuple[int, int], float_layers: Sequence[st
         conv = parts.get_submodule(name)
         conv.__class__ = _quantized(type(conv))  # type: ignore[arg-type]
         assert isinstance(conv, QuantizedConv)
-        conv.quantized, conv.norm = False, (use.norm,)
+        conv.quantized, conv.norm, conv.largest = False, (use.norm,), LARGEST[weight_bits]
         conv.input_range = None if use.source in rounded else ActivationRange()
         conv.output_range = ActivationRange() if name in rounded else None
     for name, use in uses.items():
@@ -360,7 +367,7 @@ class Int8Conv(nn.Module):
         importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers the operators
         weight, bias = (None if x is None else x.detach() for x in conv.folded())
         assert weight is not None
-        scales = scales_of(weight)
+        scales = scales_of(weight, conv.largest)
         bias_scales = scales * conv.reads[0].scale
         bias = torch.zeros_like(scales) if bias is None else bias
         steps = (weight / scales.view(-1, 1, 1, 1)).round()

@@ -90,6 +90,8 @@ class Segmentor(nn.Module):
             raise ValueError(f"MODEL.SEM_SEG_HEAD.LOSS_MEAN is '{loss_mean}'; choose valid or all.")
         self.backbone = backbone.requires_grad_(False) if freeze_backbone else backbone
         self.freeze_backbone = freeze_backbone
+        # Layers that are added later, such as the ranges of int8, learn in what is frozen, too.
+        self._frozen = list(backbone.modules()) if freeze_backbone else []
         self.decode_head = decode_head
         self.auxiliary_head = auxiliary_head
         self.auxiliary_weight = auxiliary_weight
@@ -151,8 +153,8 @@ class Segmentor(nn.Module):
     def train(self, mode: bool = True) -> Segmentor:
         """As for any module, but a frozen backbone stays in evaluation mode."""
         super().train(mode)
-        if self.freeze_backbone:
-            self.backbone.eval()
+        for part in self._frozen:
+            part.training = False
         return self
 
     @property

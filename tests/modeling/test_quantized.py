@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from material import small_segmentor
 from torch import nn
 
+from fakd.config import load_config
 from fakd.deploy.network import exportable
+from fakd.modeling.build import build_segmentor
 from fakd.modeling.quantized import (
     ActivationRange,
     QuantizedConv,
@@ -17,12 +19,13 @@ from fakd.modeling.quantized import (
     check_ranges,
     convolutions,
     prepare,
+    scales_of,
 )
 
 SIZE = (48, 64)
 
 
-def prepared(*float_layers, **options):
+def prepared(*float_layers, weight_bits=8, **options):
     network = small_segmentor(**options)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):  # statistics and factors that matter
@@ -30,7 +33,7 @@ def prepared(*float_layers, **options):
             nn.init.uniform_(module.running_var, 0.5, 2)
             nn.init.uniform_(module.weight, 0.5, 2)
             nn.init.normal_(module.bias)
-    prepare(network, SIZE, float_layers)
+    prepare(network, SIZE, float_layers, weight_bits)
     return network
 
 
@@ -94,6 +97,30 @@ def test_in_int8_is_near_and_folds_the_norms(images):
     network.train()
     frozen = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert not any(m.training for m in frozen if m not in network.auxiliary_head.modules())
+
+
+def test_weights_of_seven_bits_leave_room_for_the_sum_of_two_products(images):
+    network = observed(prepared(weight_bits=7), images)
+    for conv in convolutions(network).values():
+        steps = conv.folded()[0].detach() / scales_of(conv.folded()[0], conv.largest).view(-1, 1, 1, 1)
+        largest = steps.round().abs().amax()
+        assert largest == 63 and 2 * 255 * largest < 2**15
+    with torch.no_grad():
+        rounded = network.encode(images).logits
+        exported = exportable(copy.deepcopy(network)).encode(images).logits
+    torch.testing.assert_close(exported, rounded, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("opts", [{"MODEL.BACKBONE.FREEZE": True}, {"MODEL.BACKBONE.FROZEN_STAGES": 2}])
+def test_the_ranges_of_a_frozen_backbone_are_learnt(images, opts):
+    network = build_segmentor(load_config("", [str(word) for item in opts.items() for word in item])).train()
+    prepare(network, SIZE)
+    begin(network)
+    network.train()
+    with torch.no_grad():
+        network.encode(images)
+    check_ranges(network, "these weights")
+    assert not network.backbone.net.bn1.training
 
 
 def test_a_convolution_equals_integers(images):

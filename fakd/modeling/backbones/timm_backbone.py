@@ -133,10 +133,10 @@ class TimmBackbone(Backbone):
         }
 
     def train(self, mode: bool = True) -> TimmBackbone:
-        """As for any module, but what is frozen stays in evaluation mode."""
+        """As for any module, but what is frozen stays in evaluation mode; not what is added to it later."""
         super().train(mode)
         for part in self._frozen:
-            part.eval()
+            part.training = False
         return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
