@@ -289,9 +289,7 @@ KEYS: dict[str, Key] = {
         (), "layers of the student that stay in float, * for any part of a name; see fakd sensitivity"
     ),
     "DEPLOY.QAT.WEIGHT_BITS": key(
-        8,
-        "of int8's weights; 7 for x86 processors without VNNI, where sums of products overflow",
-        choices=(7, 8),
+        7, "of int8's weights; with 8, sums overflow on x86 processors without VNNI", choices=(7, 8)
     ),
 }
 

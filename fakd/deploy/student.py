@@ -105,7 +105,7 @@ def export_student(
     if precision == "int8" and cfg.DEPLOY.QAT.WEIGHT_BITS == 8 and made.runs_here and _lacks_vnni():
         logger.warning(
             "This processor adds products of int8 in 16 bits, which overflow in onnxruntime and OpenVINO: "
-            "the file may be far worse here than on one with VNNI. DEPLOY.QAT.WEIGHT_BITS 7 fits all."
+            "the file may be far worse here than on one with VNNI. DEPLOY.QAT.WEIGHT_BITS 7 fits both."
         )
     files = made.write(written, metadata, opset)
     found = keep(made, files, exact, metadata, path)

@@ -233,7 +233,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def prepare(
-    network: Segmentor, size: tuple[int, int], float_layers: Sequence[str] = (), weight_bits: int = 8
+    network: Segmentor, size: tuple[int, int], float_layers: Sequence[str] = (), weight_bits: int = 7
 ) -> None:
     """Readies every convolution of the backbone and the decode head for :func:`begin`; nothing changes yet.
 
