@@ -19,8 +19,9 @@ from fakd.data.datasets.toyscenes import draw_scene
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "own_data.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-# What keeps a test short: few steps on small pictures, and a narrow network from random weights. Of half the width,
-# whose maps of four channels lie channels last, PyTorch 2.15 aborts in the backward pass on processors with AVX2 alone.
+# What keeps a test short: few steps on small pictures, and a narrow network from random weights. Of half the
+# width, whose maps of four channels lie channels last, PyTorch 2.15 aborts in the backward pass on processors
+# with AVX2 alone.
 BUDGET = "SOLVER.MAX_ITER 2 SOLVER.WARMUP_ITERS 0 SOLVER.IMS_PER_BATCH 2 DATALOADER.NUM_WORKERS 0"
 BUDGET += " MODEL.DEVICE cpu INPUT.BASE_SIZE (96,72) INPUT.CROP.SIZE (64,64)"
 BUDGET += " MODEL.BACKBONE.PRETRAINED none MODEL.BACKBONE.TIMM_NAME resnet18 MODEL.BACKBONE.WIDTH 0.125"
