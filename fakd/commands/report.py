@@ -18,7 +18,7 @@ EXAMPLES = f"""
 examples:
   of a study or a sweep      %(prog)s output/toyscenes
   keep its runs              %(prog)s output/toyscenes --keep docs/results/runs/toyscenes.jsonl
-  from kept runs             %(prog)s docs/results/runs/*.jsonl --output docs/results/all
+  from kept runs             %(prog)s docs/results/runs/toyscenes_fast.jsonl --output output/fast
   sweeps in one table        %(prog)s output/first output/second --side-by-side --output output/both
 
 sections: {", ".join(SECTIONS)}
