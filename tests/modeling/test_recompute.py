@@ -47,13 +47,13 @@ def test_gradients_and_running_statistics_are_those_without(name, stride):
 
 
 def test_it_saves_memory():
-    images = 255 * torch.rand(2, 3, 96, 96)
+    images = 255 * torch.rand(4, 3, 96, 96)  # so that maps outweigh what a convolution needs meanwhile
     peaks = []
     for recompute in (False, True):
         model = network("resnet50", 8, recompute)
         stepped(model, images)  # so that gradients exist already
         peaks.append(allocations(lambda model=model: stepped(model, images))[0])
-    assert peaks[1] < 0.7 * peaks[0]  # 0.5 to 0.65, by the convolutions that a processor has
+    assert peaks[1] < 0.6 * peaks[0]
 
 
 def test_nothing_is_computed_twice_in_evaluation():
