@@ -47,7 +47,7 @@ def gap_table(runs: RunTable, dataset: str) -> pd.DataFrame:
     ``dataset`` is the training set, which was tested on as well.
     """
     rows = []
-    for name in [*runs.teachers, runs.baseline, *runs.methods]:
+    for name in runs.names:
         seen, unseen = runs.by_seed(name, dataset), runs.by_seed(name, runs.datasets[0])
         rows.append(
             {
@@ -76,12 +76,10 @@ def main() -> None:
     found, _ = read_tables(given.runs)
     for runs in found:
         dataset = given.dataset or runs.datasets[0]
-        names = {
-            title: [name for name in listed if name in runs.methods] for title, listed in QUESTIONS.items()
-        }
-        if trained := [name for name in runs.datasets if name.endswith("_train")]:
-            names = {runs.label: [runs.baseline, *(name for name in runs.methods if name != given.baseline)]}
-        for title, listed in names.items():
+        trained = [name for name in runs.datasets if name.endswith("_train")]
+        asked = {runs.label: runs.names} if trained else QUESTIONS
+        for title, names in asked.items():
+            listed = [name for name in names if name in {runs.baseline, *runs.methods} - {given.baseline}]
             print(f"## {title}\n\n{table_of(runs, listed, given.baseline, dataset).to_markdown()}\n")
         for name in trained:
             print(f"{gap_table(runs, name).to_markdown()}\n")
