@@ -15,7 +15,6 @@ from fakd.deploy.source import add_source, read_source
 from fakd.deploy.student import export_student
 from fakd.engine import provenance
 from fakd.engine.logs import run_logging
-from fakd.files import atomic_write
 
 EXAMPLES = """
 examples:
@@ -70,7 +69,7 @@ def _parse() -> argparse.Namespace:
     add("--opset", type=int, default=OPSET, metavar="N", help=f"ONNX opset (default: {OPSET})")
     add("--evaluate", action="store_true", help="measure the mIoU before and after export, also for float32")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads of the table's times (default: 1)")
-    add("--table", metavar="FILE", help="write the table of --format all to this file too, as csv")
+    add("--table", metavar="FILE", help="csv file that gets each row of --format all once it is measured")
     args = parser.parse_args()
     if args.format == "all" and not args.size:
         parser.error("--format all compares files for images of one size: give --size H W")
@@ -86,12 +85,8 @@ def main() -> None:
     stem = str(Path(weights).with_suffix(""))
     with run_logging(""):
         if args.format == "all":
-            table = export_all(
-                cfg, weights, args.output or stem, tuple(args.size), threads=args.threads, **common
-            )
-            if args.table:
-                with atomic_write(args.table, "w") as file:
-                    table.to_csv(file, index=False, float_format="%.3f")
+            kept = {"threads": args.threads, "table": args.table}
+            table = export_all(cfg, weights, args.output or stem, tuple(args.size), **kept, **common)
             print(tabulate(table.fillna(""), "keys", "github", floatfmt=".2f", showindex=False))
             print(f"\nOn {provenance.machine('cpu')}, {args.threads} threads; PyTorch {torch.__version__}.")
         else:

@@ -16,6 +16,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from fakd.engine import provenance
+from fakd.files import atomic_write
 
 from .exported import FixedSize
 from .formats import FORMATS, Format, Run
@@ -93,6 +94,7 @@ def export_all(
     *,
     repeats: int = 50,
     threads: int = 1,
+    table: str | Path | None = None,
     tell: Callable[[str], None] = print,
     **options: Any,
 ) -> pd.DataFrame:
@@ -105,6 +107,7 @@ def export_all(
         size: (H, W) of the input.
         repeats: timed calls.
         threads: of the CPU.
+        table: csv file to which each row is written as soon as it is measured.
         tell: takes a line on each file as it is made.
         **options: of :func:`fakd.deploy.student.export_student`.
 
@@ -144,6 +147,9 @@ def export_all(
                 if made.runs_here:
                     row |= {"memory (MB)": peak_memory(_open, (made.name, path, threads), size, threads)}
             rows.append(row)
+            if table:
+                with atomic_write(table, "w") as file:
+                    pd.DataFrame(rows).to_csv(file, index=False, float_format="%.3f")
             tell(
                 "; ".join(
                     f"{key} {value:.4g}" if isinstance(value, float) else value for key, value in row.items()
