@@ -22,7 +22,7 @@ from fakd.files import atomic_write, read_lines
 from .events import append, events_file, is_open, last
 from .plan import Plan
 from .population import as_scheduled, exploit
-from .spec import Spec, trains_as
+from .spec import Spec, continues
 from .trial import Trial
 from .worker import place_of
 
@@ -49,9 +49,10 @@ def check_folder(output: Path, spec: Spec, plan: Plan, resume: bool | None = Non
             if RunFolder(trial.folder).config_file.exists():
                 RunFolder(trial.folder).check_usable(as_scheduled(trial).config(), resume=True)
     elif known.exists():
-        if not trains_as(json.loads(known.read_text()), spec.content()):
+        if not continues(json.loads(known.read_text()), spec.content()):
             raise ValueError(
-                f"'{output}' holds a different sweep (see its sweep.json). Choose another --output."
+                f"'{output}' holds a different sweep (see its sweep.json). Choose another --output: only a "
+                "grid may be given more, and only methods and seeds."
             )
         if not resume:
             raise ValueError(f"'{output}' holds this sweep already. Continue it with --resume.")

@@ -279,13 +279,17 @@ def options_of(words: Sequence[str]) -> Options:
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
-def trains_as(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two sweeps, by their ``content()``, train the same."""
-    return _training_part(first) == _training_part(second)
+def continues(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether a second sweep, by its ``content()``, trains what a first does; in a grid it may train more."""
+    fixed = second["search"] == "grid" and second["scheduler"] == "none"
+    growing = {"methods", "seeds"} if fixed else set()
+    return _training_part(first, growing) == _training_part(second, growing) and all(
+        set(first[key]) <= set(second[key]) for key in growing
+    )
 
 
-def _training_part(content: Mapping[str, Any]) -> dict[str, Any]:
-    part = {key: value for key, value in content.items() if key not in _FREE}
+def _training_part(content: Mapping[str, Any], without: set[str]) -> dict[str, Any]:
+    part = {key: value for key, value in content.items() if key not in _FREE | without}
     pairs = part.get("pairs", {})
     return part | {"pairs": {name: {**pair, "paper": ""} for name, pair in pairs.items()}}
 

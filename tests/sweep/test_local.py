@@ -49,6 +49,17 @@ def test_it_ends_like_its_runs_one_by_one(tmp_path, capsys):
         run_locally(spec, tmp_path / "sweep", resume=False)
 
 
+def test_methods_and_seeds_are_added_to_what_is_finished(tmp_path):
+    run_locally(parse_spec(content(methods=["student"])), tmp_path)
+    before = files(tmp_path, "result.json")["runs/student/seed0"].stat().st_mtime_ns
+    more = parse_spec(content(methods=["student", "pd"], seeds=[0, 1]))
+    assert run_locally(more, tmp_path, resume=True) == 0
+    found = files(tmp_path, "result.json")
+    runs = {f"runs/{method}/seed{seed}" for method in ("student", "pd") for seed in (0, 1)}
+    assert {run for run in found if run.startswith("runs")} == runs
+    assert found["runs/student/seed0"].stat().st_mtime_ns == before
+
+
 def test_a_backbone_without_classes_teaches_a_pack(tmp_path):
     torch.manual_seed(0)
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "backbone.pth")

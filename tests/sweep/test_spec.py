@@ -6,13 +6,14 @@ import pytest
 from integration.conftest import CONFIG
 
 from fakd.sweep.plan import make_plan
-from fakd.sweep.spec import parse_spec, read_spec, trains_as
+from fakd.sweep.spec import continues, parse_spec, read_spec
 
 from .conftest import content
 
 SWEEPS = Path(__file__).parents[2] / "projects" / "FAKD" / "sweeps"
 LAMBDA = "KD.FAKDChannel.LAMBDA"
 TWO = {"KD.CWD.WEIGHT": [1.0, 2.0]}
+TWO_OF_FAKD = {"keys": {LAMBDA: {"uniform": [0.5, 1.0]}}}
 ASKED = {"search": "optuna", "samples": 2, "methods": ["fakd"]}
 
 
@@ -150,18 +151,28 @@ def test_mistakes_are_refused(tmp_path, changes, message):
 
 def test_only_what_trains_makes_another_sweep(monkeypatch):
     first = parse_spec(content()).content()
-    assert trains_as(first, parse_spec(content(concurrency=1, retries=0, title="x")).content())
+    assert continues(first, parse_spec(content(concurrency=1, retries=0, title="x")).content())
     pairs = {"": {"student": content()["base"], "paper": "ade20k/pspnet_r18"}}
     monkeypatch.chdir(SWEEPS.parents[2])
-    assert trains_as(first, parse_spec(content(paper="FAKD", pairs=pairs)).content())
-    assert not trains_as(first, parse_spec(content(seeds=[1])).content())
+    assert continues(first, parse_spec(content(paper="FAKD", pairs=pairs)).content())
+    assert not continues(first, parse_spec(content(opts={"SOLVER.BASE_LR": 0.5})).content())
+
+
+def test_methods_and_seeds_may_be_added_to_a_grid_and_to_no_search():
+    first, more = ({"methods": ["fakd"], "seeds": [0]}, {"methods": ["fakd", "pd"], "seeds": [1, 0]})
+    grid, larger = (parse_spec(content(**each)).content() for each in (first, more))
+    assert continues(grid, larger) and not continues(larger, grid)
+    asked, wider = (
+        parse_spec(content(**{**ASKED, **TWO_OF_FAKD, **each})).content() for each in (first, more)
+    )
+    assert continues(asked, asked) and not continues(asked, wider)
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_sweeps_of_the_paper_are_read(path, monkeypatch):
     monkeypatch.chdir(SWEEPS.parents[2])
     spec = read_spec(path)
-    assert spec.methods[0] == "student" and spec.seeds in ((0, 1, 2, 3, 4), (0, 1, 2), (0,))
+    assert spec.methods[0] in ("student", "pd") and spec.seeds in ((0, 1, 2, 3, 4), (0, 1, 2), (0,))
     assert all(Path(pair.student).is_file() for pair in spec.pairs.values())
     assert bool(spec.paper) is any(pair.paper for pair in spec.pairs.values())
 
