@@ -52,11 +52,11 @@ SLOW = [name for name in FORMATS if name not in ("torchscript", "ncnn")]  # half
 @pytest.mark.parametrize(
     "name", ["torchscript", "ncnn", *(pytest.param(x, marks=pytest.mark.slow) for x in SLOW)]
 )
-def test_every_format_takes_images_of_five_channels(name, tmp_path):
+def test_every_format_takes_five_channels_and_weights_in_another_layout(name, tmp_path):
     skip_without(name)
     values = str((100.0,) * 5)
     five = {"INPUT.CHANNELS": "5", "MODEL.PIXEL_MEAN": values, "MODEL.PIXEL_STD": values}
-    deployed, metadata = network("pspnet_r18", SIZE, **five)
+    deployed, metadata = network("pspnet_r18", SIZE, **five, **{"MODEL.CHANNELS_LAST": "True"})
     path = tmp_path / f"x{FORMATS[name].ending}"
     found = export(deployed, deployed, metadata, path, name)
     if found is None:  # nothing here runs it

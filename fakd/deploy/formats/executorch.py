@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,12 +30,14 @@ class ExecuTorch(Format):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        program = program_of(network, metadata.size, batch, len(metadata.pixel_mean))
+        # It reads weights as lying row by row, which they do not where MODEL.CHANNELS_LAST is set.
+        plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        program = program_of(plain, metadata.size, batch, len(metadata.pixel_mean))
         try:
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
             content = lowered.to_executorch().buffer
         except Exception as error:  # its passes raise many kinds of errors
-            raise ValueError(f"ExecuTorch cannot express this network: {error}") from error
+            raise ValueError(f"ExecuTorch cannot express this network: {error.__cause__ or error}") from error
         return {self.ending: with_metadata(content, metadata)}
 
     def open(self, path: Path, device: str = "cpu", threads: int = 0) -> tuple[Run, Mapping[str, str]]:
