@@ -155,7 +155,7 @@ def test_unknown_names_are_refused_with_those_there_are():
         ("FAKD/voc2012_aug/isanet_r18/cirkd", "FAKD/voc2012_aug/isanet_r18/cirkd_voc"),
         ("FAKD/table4/fakd_cwd", "FAKD/ade20k/pspnet_r18/fakd_paper"),
         ("FAKD/table5/lambda_1.5", "FAKD/ade20k/pspnet_r18/fakd_paper-lambda=1.5"),
-        ("CIRKD/camvid/pspnet_r18/skd", "CIRKD/camvid/pspnet_r18/skds"),
+        ("CIRKD/camvid/pspnet_r18/skd", "CIRKD/camvid/pspnet_r18/skds_cirkd"),
         ("CIRKD/ade20k/deeplabv3_r18/kd", "CIRKD/ade20k/deeplabv3_r18/pd"),
     ],
 )
@@ -182,4 +182,4 @@ def test_the_values_of_a_pair_are_those_of_all_tables_by_run():
     assert values["fakd_paper-lambda=2.5"] == {"mIoU": 31.95, "mAcc": 39.04}
     assert values["fakd_pd"]["mIoU"] == 32.84 and values["teacher"]["mIoU"] == 44.39
     assert read_paper("FAKD").values("ade20k/nothing") == {}
-    assert read_paper("CIRKD").values("camvid/pspnet_r18")["skds"] == {"best mIoU": 67.83}
+    assert read_paper("CIRKD").values("camvid/pspnet_r18")["skds_cirkd"] == {"best mIoU": 67.83}
