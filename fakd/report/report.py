@@ -47,7 +47,7 @@ def write_report(
             where the runs differ most; 0: no pictures of predictions.
         sections: headings of :data:`fakd.report.sections.SECTIONS`; default all.
         side_by_side: instead of the sections, one table with columns for each path, and each pair of a sweep.
-        dataset: test set that is reported first; default that by which the best weights were chosen.
+        dataset: test set that is reported first; default the first of the runs' configs.
         paper: project whose paper's values are shown beside ours, where the runs' sweep names none.
         name: of the files.
         note: a sentence in front of the sections.
