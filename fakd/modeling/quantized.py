@@ -22,6 +22,7 @@ LEVELS = 255  # of an activation, an unsigned byte
 # The largest level of a weight by DEPLOY.QAT.WEIGHT_BITS. x86 processors without VNNI add two products of
 # bytes in 16 bits, where 255 * 127 twice is too much.
 LARGEST = {8: 127, 7: 63}
+_Norm = nn.BatchNorm2d | nn.SyncBatchNorm  # several GPUs share theirs; in evaluation both compute the same
 _OTHERS = (nn.Linear, nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d, nn.MultiheadAttention)
 
 
@@ -89,7 +90,7 @@ class QuantizedConv(nn.Conv2d):
 
     quantized: bool
     largest: int
-    norm: tuple[nn.BatchNorm2d | None]
+    norm: tuple[_Norm | None]
     input_range: ActivationRange | None
     output_range: ActivationRange | None
     reads: tuple[ActivationRange]
@@ -139,7 +140,7 @@ def _quantized(kind: type[nn.Conv2d]) -> type[QuantizedConv]:
 
 
 @functools.cache
-def _freezable(kind: type[nn.BatchNorm2d]) -> type[nn.BatchNorm2d]:
+def _freezable(kind: type[_Norm]) -> type[_Norm]:
     """A batch norm's class (timm has others than torch) that can be frozen, and folded into a convolution."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
@@ -171,7 +172,7 @@ class _Use:
 
     times: int = 0
     source: str = ""
-    norm: nn.BatchNorm2d | None = None
+    norm: _Norm | None = None
     readers: set[str] = field(default_factory=set)
     read_before: bool = False
 
@@ -188,7 +189,7 @@ class _Watch(TorchFunctionMode):
         modules = dict(network.named_modules())
         self.uses = {name: _Use() for name, m in modules.items() if isinstance(m, nn.Conv2d)}
         self._convs = {id(modules[name].weight): name for name in self.uses}
-        self._norms = {id(m.running_mean): m for m in modules.values() if isinstance(m, nn.BatchNorm2d)}
+        self._norms = {id(m.running_mean): m for m in modules.values() if isinstance(m, _Norm)}
         self._outputs: dict[int, tuple[str, str]] = {}  # by tensor: whose, and "before" or "behind" its norm
         self._kept: list[Tensor] = []  # so that no other tensor takes the id of one
 
@@ -255,7 +256,7 @@ def prepare(
     uses = {name: use for name, use in watch.uses.items() if use.times and name not in kept}
     _refuse(parts, uses, kept)
     for module in parts.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, _Norm):
             module.__class__ = _freezable(type(module))  # type: ignore[arg-type]
     rounded = {name for name, use in uses.items() if use.readers - {"relu", "conv2d"}}
     for name, use in uses.items():
@@ -318,7 +319,7 @@ def begin(network: nn.Module, wanted: Callable[[str], bool] = lambda name: True)
     """
     module: Any  # mypy knows no frozen and folded
     for module in network.modules():
-        if hasattr(module, "frozen") and isinstance(module, nn.BatchNorm2d):
+        if hasattr(module, "frozen") and isinstance(module, _Norm):
             module.eval()
             module.frozen, module.folded = True, False  # type: ignore[assignment]
         elif isinstance(module, ActivationRange):

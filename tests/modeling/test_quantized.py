@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from material import small_segmentor
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from fakd.config import load_config
@@ -97,6 +98,18 @@ def test_in_int8_is_near_and_folds_the_norms(images):
     network.train()
     frozen = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert not any(m.training for m in frozen if m not in network.auxiliary_head.modules())
+
+
+def test_norms_that_several_gpus_share_are_folded_and_frozen_as_others(images):
+    plain, shared = small_segmentor(), convert_sync_batchnorm(small_segmentor())
+    for network in (plain, shared):
+        prepare(network, SIZE)
+        observed(network, images)
+    assert list(shared.state_dict()) == list(plain.state_dict())
+    with torch.no_grad():
+        assert torch.equal(shared.encode(images).logits, plain.encode(images).logits)
+    norms = [conv.norm[0] for conv in convolutions(shared.train()).values() if conv.norm[0] is not None]
+    assert norms and all(isinstance(m, nn.SyncBatchNorm) and not m.training for m in norms)
 
 
 def test_weights_of_seven_bits_leave_room_for_the_sum_of_two_products(images):
