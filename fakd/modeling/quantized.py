@@ -107,13 +107,21 @@ class QuantizedConv(nn.Conv2d):
             0 if norm.bias is None else norm.bias
         )
 
+    def steps(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(out) between the levels of the folded weights."""
+        steps = scales_of(weight, self.largest)
+        if bias is None:
+            return steps
+        # Weights near 0 would ask for steps of which no 32 bits count the bias. Half is left to the products.
+        return torch.maximum(steps, bias.detach().abs() / (2**30 * self.reads[0].scale))
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.quantized:
             return super().forward(x)
         if self.input_range is not None:
             x = self.input_range(x)
         weight, bias = self.folded()
-        steps = scales_of(weight, self.largest)
+        steps = self.steps(weight, bias)
         zeros = torch.zeros(len(steps), dtype=torch.int32, device=steps.device)
         weight = torch.fake_quantize_per_channel_affine(weight, steps, zeros, 0, -self.largest, self.largest)
         if bias is not None:  # a sum of products of steps, as what it is added to
@@ -368,7 +376,7 @@ class Int8Conv(nn.Module):
         importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers the operators
         weight, bias = (None if x is None else x.detach() for x in conv.folded())
         assert weight is not None
-        scales = scales_of(weight, conv.largest)
+        scales = conv.steps(weight, bias)
         bias_scales = scales * conv.reads[0].scale
         bias = torch.zeros_like(scales) if bias is None else bias
         steps = (weight / scales.view(-1, 1, 1, 1)).round()

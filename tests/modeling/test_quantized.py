@@ -167,6 +167,21 @@ def test_the_exported_form_computes_the_same(images):
     assert (ours - theirs).abs().max() < 0.02 * ours.abs().max()
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_bias_of_a_channel_without_weights_fits_in_32_bits(images, signed):
+    network = observed(prepared(), images)
+    conv = convolutions(network)["decode_head.conv_seg"]
+    with torch.no_grad():
+        conv.weight[0], conv.bias[0] = 0, 1e6 * conv.reads[0].scale.item()
+        expected = network.encode(images).logits
+        exported = exportable(network, signed)
+        given = exported.encode(images).logits
+    torch.testing.assert_close(expected[:, 0], torch.full_like(expected[:, 0], conv.bias[0].item()))
+    torch.testing.assert_close(given[:, 0], expected[:, 0])
+    head = exported.decode_head.conv_seg
+    assert (head.bias_steps / (head.bias_scales if signed else 1)).abs().max() < 2**31 - 1
+
+
 def test_each_map_is_rounded_once():
     """A ResNet's block: conv1, ReLU, conv2, and an addition, which needs conv2's output rounded."""
     found = convolutions(prepared())
