@@ -216,7 +216,16 @@ def _run_on_several(gpus: int, trial: Trial, hook: SweepReporter) -> None:
     finally:
         for process in others.processes:
             process.kill()
+        _leave_group()
+
+
+def _leave_group() -> None:
+    """Forgets this process's groups, which the new processes of the next trial wait for it to make anew."""
+    if torch.distributed.is_initialized():  # it is not where the first rank failed before
         torch.distributed.destroy_process_group()
+    comm._LOCAL_PROCESS_GROUP = None
+    comm.create_local_process_group.cache_clear()
+    comm._get_global_gloo_group.cache_clear()
 
 
 def _rank(index: int, world: int, url: str, trial: Trial, hooks: Sequence[HookBase] = ()) -> None:

@@ -1,8 +1,12 @@
 """Troubles of a trial that need no Ray."""
 
+import functools
 import json
 import resource
+from datetime import timedelta
 
+import pytest
+import torch
 import torch.multiprocessing as mp
 from detectron2.data import DatasetCatalog
 from ranks import copied_processes
@@ -37,7 +41,7 @@ def test_a_full_disk_fails_the_trial_with_the_reason(tmp_path):
     assert not list(trial.folder.glob("*.pth*"))
 
 
-def test_a_trial_trains_on_several_devices(tmp_path):
+def test_trials_train_on_several_devices_one_after_another(tmp_path, monkeypatch):
     """On the CPU, where gloo takes NCCL's place."""
     trial = trial_of(tmp_path, resources={"gpus": 2})
     for name in (*trial.config().DATASETS.TRAIN, *trial.config().DATASETS.TEST):
@@ -48,3 +52,17 @@ def test_a_trial_trains_on_several_devices(tmp_path):
     assert [metrics["iteration"] for metrics in seen] == [2]
     assert json.loads((trial.folder / "result.json").read_text())["iterations"] == 4
     assert (trial.folder / "log.txt.rank1").exists()
+    # Again, as the next trial of a sweep in this process: its ranks meet anew, and find it finished.
+    begin = functools.partial(torch.distributed.init_process_group, timeout=timedelta(minutes=1))
+    monkeypatch.setattr(torch.distributed, "init_process_group", begin)
+    with copied_processes():
+        assert run_trials([trial], tmp_path, gpus=2) == "finished"
+
+
+def test_an_error_before_the_devices_meet_is_the_one_told(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise RuntimeError("no way to meet")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", refuse)
+    with copied_processes(), pytest.raises(RuntimeError, match="no way to meet"):
+        run_trials([trial_of(tmp_path, resources={"gpus": 2})], tmp_path, gpus=2)
