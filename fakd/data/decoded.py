@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..validation import parse, read_json
 from .images import decode, open_image
 from .labels import read_ids
 
-_PIXELS, _INDEX = "pixels.bin", "index.json"
+_INDEX = "index.json"
 REMEDY = "make it anew (`fakd data decode`), or leave DATALOADER.DECODED empty"
 
 
@@ -36,6 +37,7 @@ class _Index(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     files: dict[str, _Entry]
+    pixels: str = "pixels.bin"  # as every folder named them once
 
 
 class DecodedFiles:
@@ -56,13 +58,14 @@ class DecodedFiles:
             raise FileNotFoundError(
                 f"DATALOADER.DECODED: no decoded dataset in '{folder}' (no {_INDEX}): {REMEDY}."
             )
-        self._files = parse(_Index, read_json(file), file).files
+        index = parse(_Index, read_json(file), file)
+        self._files, self._pixels = index.files, self.folder / index.pixels
 
     def read(self, path: str) -> np.ndarray:
         """(H, W, 3) RGB pixels of an image, or (H, W) ids of a label; read-only.
 
         Raises:
-            ValueError: the file is not in the folder, or has changed since.
+            ValueError: the file is not in the folder, or has changed since, or the folder was written anew.
         """
         found = self._files.get(os.path.abspath(path))
         if found is None:
@@ -70,7 +73,18 @@ class DecodedFiles:
         if (found.size, found.changed) != _state(path):
             raise ValueError(f"'{path}' has changed since it was decoded (DATALOADER.DECODED): {REMEDY}.")
         # Opened for each file, because a map that is kept would be copied into workers that are spawned.
-        return np.memmap(self.folder / _PIXELS, np.uint8, "r", found.start, tuple(found.shape))
+        try:
+            return np.memmap(self._pixels, np.uint8, "r", found.start, tuple(found.shape))
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"DATALOADER.DECODED: '{self._pixels}' is gone, because other pictures were decoded into its "
+                "folder since this process began: resume it (--resume), and give other pictures a folder of "
+                "their own."
+            ) from error
+        except ValueError as error:  # it ends before these pixels do
+            raise ValueError(
+                f"DATALOADER.DECODED: '{self._pixels}' is damaged ({error}): {REMEDY}."
+            ) from error
 
     @contextlib.contextmanager
     def open_image(self, path: str) -> Iterator[Image.Image]:
@@ -81,6 +95,9 @@ class DecodedFiles:
 def write_decoded(records: Iterable[dict], folder: str | Path) -> int:
     """Decodes the images and labels of dataset dicts into a folder; the bytes it takes.
 
+    The file of pixels is named by its content: a training that still reads by the index before finds the same
+    bytes there, or no file, and never the pixels of another picture.
+
     Args:
         records: with ``file_name`` and, of what has labels, ``sem_seg_file_name``.
         folder: is made; what was decoded there before is replaced.
@@ -90,9 +107,9 @@ def write_decoded(records: Iterable[dict], folder: str | Path) -> int:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _INDEX).unlink(missing_ok=True)
     files: dict[str, _Entry] = {}
-    with atomic_write(folder / _PIXELS) as out:
+    digest, unnamed = hashlib.sha256(), folder / f"pixels.{os.getpid()}"
+    with atomic_write(unnamed) as out:
         for record in tqdm(list(records), unit="image"):
             for key, read in (("file_name", _read_pixels), ("sem_seg_file_name", _read_bytes)):
                 path = os.path.abspath(record[key]) if key in record else ""
@@ -101,10 +118,16 @@ def write_decoded(records: Iterable[dict], folder: str | Path) -> int:
                     files[path] = _Entry(
                         start=out.tell(), shape=list(pixels.shape), size=size, changed=changed
                     )
-                    out.write(np.ascontiguousarray(pixels))
+                    content = pixels.tobytes()
+                    out.write(content)
+                    digest.update(content)
         total = out.tell()
+    named = unnamed.rename(folder / f"pixels_{digest.hexdigest()[:16]}.bin")
     with atomic_write(folder / _INDEX, "w") as index:
-        index.write(_Index(files=files).model_dump_json())
+        index.write(_Index(files=files, pixels=named.name).model_dump_json())
+    for old in folder.glob("pixels*.bin"):
+        if old != named:
+            old.unlink(missing_ok=True)
     return total
 
 

@@ -1,5 +1,6 @@
 """Images decoded once: the same samples, and never those of files that have changed."""
 
+import json
 import os
 
 import numpy as np
@@ -77,6 +78,33 @@ def test_what_is_not_there_is_refused(records, tmp_path):
     (tmp_path / "decoded" / "index.json").unlink()  # as if the writer had been stopped
     with pytest.raises(FileNotFoundError, match="DATALOADER.DECODED: no decoded dataset"):
         DecodedFiles(tmp_path / "decoded")
+
+
+def test_who_reads_while_the_folder_is_written_anew_gets_the_same_bytes_or_none(records, tmp_path):
+    folder = tmp_path / "decoded"
+    write_decoded(records, folder)
+    decoded, path = DecodedFiles(folder), records[0]["file_name"]
+    before = decoded.read(path).copy()
+    write_decoded(records, folder)
+    assert (decoded.read(path) == before).all()
+    write_decoded(records[::-1], folder)
+    with pytest.raises(ValueError, match=r"pixels_\w+.bin' is gone.*decoded into its folder.*--resume"):
+        decoded.read(path)
+    assert (DecodedFiles(folder).read(path) == before).all()
+    assert len(list(folder.iterdir())) == 2  # the index and the newest pixels
+
+
+def test_a_folder_of_the_old_form_is_read_and_a_cut_one_is_named(records, tmp_path):
+    folder = tmp_path / "decoded"
+    write_decoded(records, folder)
+    index = json.loads((folder / "index.json").read_text())
+    old = (folder / index.pop("pixels")).rename(folder / "pixels.bin")
+    (folder / "index.json").write_text(json.dumps(index))
+    decoded, path = DecodedFiles(folder), records[0]["file_name"]
+    assert (decoded.read(path) == np.asarray(Image.open(path))).all()
+    os.truncate(old, 10)
+    with pytest.raises(ValueError, match=r"pixels.bin' is damaged.*fakd data decode"):
+        decoded.read(path)
 
 
 def test_ids_that_fit_no_byte_are_refused(tmp_path):
