@@ -31,15 +31,17 @@ def labelled_indices(size: int, cfg: CfgNode) -> list[int]:
     """Places of the pictures whose labels are used, among ``size`` in the order of their files.
 
     The set is cut into DATASETS.LABEL_BLOCKS equal parts (0: one per picture that is used), and the first
-    pictures of every part are taken, in total DATASETS.LABEL_SHARE of the set, at least one.
+    pictures of every part are taken, in total DATASETS.LABEL_SHARE of the set, at least one. Parts can
+    differ by a picture: what one is too small to give, the next one gives.
     """
     share, blocks = cfg.DATASETS.LABEL_SHARE, cfg.DATASETS.LABEL_BLOCKS
     total = max(1, round(share * size))
     blocks = min(blocks or total, total)
     chosen: list[int] = []
     for block in range(blocks):
-        start, taken = block * size // blocks, (block + 1) * total // blocks - block * total // blocks
-        chosen += range(start, start + taken)
+        start, end = block * size // blocks, (block + 1) * size // blocks
+        due = (block + 1) * total // blocks - len(chosen)
+        chosen += range(start, min(start + due, end))
     return chosen
 
 

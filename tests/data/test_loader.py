@@ -1,5 +1,5 @@
 import random
-from itertools import islice
+from itertools import islice, product
 
 import numpy as np
 import pytest
@@ -234,6 +234,24 @@ def test_a_training_set_without_labels_is_refused_by_its_name(cfg, dataset, monk
 def test_the_share_of_the_labels_is_taken_in_blocks(cfg, share, blocks, expected):
     cfg.DATASETS.LABEL_SHARE, cfg.DATASETS.LABEL_BLOCKS = share, blocks
     assert labelled_indices(10, cfg) == expected
+
+
+@pytest.mark.parametrize(
+    ("share", "per_block"), [(0.05, (6, 6, 6)), (0.10, (12, 12, 13)), (0.25, (30, 31, 31))]
+)
+def test_camvids_labels_stay_those_that_results_were_made_with(cfg, share, per_block):
+    cfg.DATASETS.LABEL_SHARE, cfg.DATASETS.LABEL_BLOCKS = share, 3
+    expected = [range(start, start + n) for start, n in zip((0, 122, 244), per_block, strict=True)]
+    assert labelled_indices(367, cfg) == [place for block in expected for place in block]
+
+
+def test_no_picture_is_taken_twice_and_none_is_missing(cfg):
+    cfg.DATASETS.LABEL_SHARE, cfg.DATASETS.LABEL_BLOCKS = 7 / 8, 5
+    assert labelled_indices(8, cfg) == [0, 1, 3, 4, 5, 6, 7]
+    for size, total, blocks in product((8, 17, 29), range(1, 30), range(12)):
+        cfg.DATASETS.LABEL_SHARE, cfg.DATASETS.LABEL_BLOCKS = min(1.0, total / size), blocks
+        chosen = labelled_indices(size, cfg)
+        assert len(chosen) == min(total, size) and chosen == sorted(set(chosen)) and chosen[-1] < size
 
 
 def test_a_training_set_is_evaluated_on_the_pictures_that_keep_their_labels(cfg, dataset):
