@@ -300,7 +300,8 @@ def _refuse(parts: nn.Module, uses: dict[str, _Use], kept: set[str]) -> None:
         reason = ""
         if isinstance(module, _OTHERS):
             reason = f"a {type(module).__name__}; convolutions alone are computed in int8"
-        elif name in uses and type(module) not in (nn.Conv2d, Conv2dSame):
+        # Used or not: weights that are derived at each call, as in timm's StdConv2d, are not seen in uses.
+        elif isinstance(module, nn.Conv2d) and not _is_plain(module):
             reason = f"a {type(module).__name__}, which is computed otherwise than a convolution"
         elif name in uses and (uses[name].times > 1 or uses[name].read_before):
             reason = "used twice, so that it has no one batch norm"
@@ -311,6 +312,10 @@ def _refuse(parts: nn.Module, uses: dict[str, _Use], kept: set[str]) -> None:
             )
     if not uses:
         raise ValueError("DEPLOY.QAT: the network has no convolution that would be computed in int8.")
+
+
+def _is_plain(conv: nn.Conv2d) -> bool:
+    return type(conv) in (nn.Conv2d, Conv2dSame) and isinstance(conv.weight, nn.Parameter)
 
 
 def convolutions(network: nn.Module) -> dict[str, QuantizedConv]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from material import small_segmentor
-from timm.layers import convert_sync_batchnorm
+from timm.layers import StdConv2d, convert_sync_batchnorm
 from torch import nn
 
 from fakd.config import load_config
@@ -227,6 +227,13 @@ def test_what_cannot_be_int8_is_named():
     with pytest.raises(ValueError, match=r"'backbone.net.layer1.1.conv2' is a Halved, which is computed"):
         prepare(network, SIZE)
     block.conv2.__class__ = nn.Conv2d
+    kept = block.conv2
+    for derived in (StdConv2d(4, 4, 3, padding=1), nn.utils.weight_norm(copy.deepcopy(kept))):
+        block.conv2 = derived
+        with pytest.raises(ValueError, match=rf"layer1.1.conv2' is a {type(derived).__name__}, which is"):
+            prepare(network, SIZE)
+        prepare(copy.deepcopy(network), SIZE, ["*.layer1.1.conv2"])
+    block.conv2 = kept
     block.conv2 = block.conv1
     with pytest.raises(ValueError, match=r"layer1.1.conv1' is used twice, .* leaves it in float"):
         prepare(network, SIZE)
