@@ -64,9 +64,13 @@ class Checkpointer(DetectionCheckpointer):
         self.keep = keep
         self.allow_pickle = allow_pickle
         self._intact: set[Path] = set()
+        self._damaged: set[Path] = set()
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Writes all the state to ``<save_dir>/<name>.pth``, then deletes the oldest such files.
+
+        Files that a resume found damaged are deleted too: newer by name than what is saved after it, they
+        would be kept in its place.
 
         Raises:
             OSError: the disk is full or not writable. Earlier checkpoints are untouched.
@@ -74,8 +78,11 @@ class Checkpointer(DetectionCheckpointer):
         state = {key: part.state_dict() for key, part in self.checkpointables.items()}
         if self._write(name, {"model": self.model.state_dict(), **state, **kwargs}):
             self.tag_last_checkpoint(f"{name}.pth")
-            for old in self.run_files()[self.keep :] if self.keep else ():
-                old.unlink()
+            written = Path(self.save_dir, f"{name}.pth")
+            self._damaged.discard(written)
+            whole = [path for path in self.run_files() if path not in self._damaged]
+            for old in {*self._damaged, *whole[self.keep :]} - {written} if self.keep else ():
+                old.unlink(missing_ok=True)
 
     def save_model(self, name: str, **kwargs: Any) -> None:
         """Writes the model alone, as it is tested, and ``kwargs`` beside it, to ``<save_dir>/<name>.pth``."""
@@ -106,8 +113,10 @@ class Checkpointer(DetectionCheckpointer):
                         f"Falling back to the one before: {path}."
                     )
                 self._intact.add(path)
+                self._damaged.discard(path)
                 return str(path)
             damaged.append(str(path))
+            self._damaged.add(path)
         if damaged:
             raise ValueError(
                 f"Nothing to resume from: {', '.join(damaged)} is damaged and no older checkpoint is left. "

@@ -100,6 +100,24 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_names_both(tmp_pa
     assert "model_0000001.pth is damaged" in caplog.text and "model_0000000.pth" in caplog.text
 
 
+def test_pruning_after_a_fallback_keeps_what_was_saved_and_not_what_is_damaged(tmp_path):
+    saved(tmp_path, 1.0, 2.0, 3.0, 4.0, keep=0)
+    for damaged in (2, 3):
+        (tmp_path / f"model_000000{damaged}.pth").write_bytes(b"")
+    checkpointer = Checkpointer(net(5.0), str(tmp_path), keep=1, counter=Counter(9))
+    assert checkpointer.get_checkpoint_file().endswith("model_0000001.pth")
+    checkpointer.save("model_0000002")  # in the place of a damaged file
+    assert [path.name for path in checkpointer.run_files()] == ["model_0000002.pth"]
+    assert resumed(tmp_path) == (5.0, 9)
+
+
+def test_pruning_never_deletes_the_file_just_saved(tmp_path):
+    saved(tmp_path, 1.0, 2.0, 3.0)
+    checkpointer = Checkpointer(net(5.0), str(tmp_path), keep=1)  # that has not looked at the others
+    checkpointer.save("model_0000000")
+    assert [path.name for path in checkpointer.run_files()] == ["model_0000002.pth", "model_0000000.pth"]
+
+
 def test_all_checkpoints_damaged_is_an_error_and_not_a_fresh_start(tmp_path):
     saved(tmp_path, 1.0)
     (tmp_path / "model_0000000.pth").write_bytes(b"")
