@@ -4,6 +4,7 @@ import logging
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from detectron2.utils import comm
 from torch import nn
 
 from fakd.checkpoint import load_teacher
@@ -45,7 +46,7 @@ def evaluate(cfg: CfgNode, *, quiet: bool = False) -> dict[str, float]:
 
 
 def evaluate_weights(cfg: CfgNode, method: str, config_file: str) -> None:
-    """Evaluates MODEL.WEIGHTS, trained elsewhere, and writes ``result.json`` into OUTPUT_DIR.
+    """Evaluates MODEL.WEIGHTS, trained elsewhere, and writes ``result.json``; called by every rank.
 
     Args:
         cfg: of the network.
@@ -58,11 +59,14 @@ def evaluate_weights(cfg: CfgNode, method: str, config_file: str) -> None:
     check_place(cfg)
     folder = RunFolder(cfg.OUTPUT_DIR)
     with stop_on_signals(), run_logging(cfg.OUTPUT_DIR, quiet=True, bar=None):
-        folder.write_config(cfg)
+        if comm.is_main_process():
+            folder.write_config(cfg)
         network = load_trained(cfg)
         metrics = measure(cfg, network)
-        logger.info("\n" + metrics.table())
-        folder.write_result(build_result(cfg, network, metrics, method, config_file))
+        if comm.is_main_process():  # the others have no metrics
+            logger.info("\n" + metrics.table())
+            folder.write_result(build_result(cfg, network, metrics, method, config_file))
+        comm.synchronize()  # on return the result is there for every rank
 
 
 def measure(cfg: CfgNode, network: nn.Module) -> Metrics:

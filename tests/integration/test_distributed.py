@@ -8,7 +8,8 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 from ranks import on_ranks
 
-from fakd.engine import Trainer
+from fakd.engine import Trainer, evaluate_weights
+from fakd.engine.run_folder import RunFolder
 
 from .conftest import tiny_config
 
@@ -54,3 +55,16 @@ def test_two_processes_equal_one(teacher, tmp_path, recipe, accumulate):
     weights = [torch.load(folder / "model_final.pth")["model"] for folder in (one, two)]
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-5)
+
+
+def evaluate_given(folder, weights):
+    if not comm.is_main_process():
+        RunFolder.write_config = RunFolder.write_result = None  # whoever calls it fails
+    evaluate_weights(tiny_config(folder, "MODEL.WEIGHTS", weights), "teacher", "")
+    assert RunFolder(folder).metrics().flat()
+
+
+def test_the_first_of_two_processes_writes_what_given_weights_reach(teacher, tmp_path):
+    """The others have no metrics, and find the result when they return."""
+    on_ranks(evaluate_given, 2, tmp_path, teacher[-1])
+    assert (tmp_path / "config.yaml").exists()
