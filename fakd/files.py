@@ -134,6 +134,26 @@ def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
     return digest.hexdigest()
 
 
+def append_line(path: Path, content: dict[str, Any]) -> None:
+    """Adds a line of JSON, whole or not at all as long as one process writes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(content).encode() + b"\n"
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a kill tore the line before
+            line = b"\n" + line
+        if os.write(descriptor, line) < len(line):
+            os.ftruncate(descriptor, size)
+            raise OSError(errno.ENOSPC, f"cannot write '{path}': {os.strerror(errno.ENOSPC)}")
+    finally:
+        os.close(descriptor)
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file with one per line; a line that a kill tore is skipped."""
     if path.exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 from fakd.config import load_config
 from fakd.engine import run
 from fakd.engine.run_folder import RunFolder
-from fakd.files import read_lines
+from fakd.files import append_line, file_digest, read_lines
 
 from .formats import FORMATS
 from .source import load_student, read_source
@@ -39,12 +38,13 @@ def compare_int8(
     """Float, static int8 and int8 that is trained, of each of several finished runs.
 
     The trained ones go on from a run's best weights and with its seed. What is finished in ``output``, and
-    noted in its ``measured.jsonl``, is taken as it is; interrupted runs are resumed.
+    noted in its ``measured.jsonl`` for the same weights, size and options, is taken as it is; interrupted
+    runs are resumed.
 
     Args:
         config_file: of the runs.
         folders: of finished runs, usually of one config with several seeds.
-        output: of the runs and files that are made.
+        output: of the runs and files that are made, in a folder per run, named after it and its weights.
         size: (H, W) of the input of the files.
         recipes: who teaches in int8; "student" is nobody.
         teacher: folder of the run whose network teaches; "" for recipes without.
@@ -59,38 +59,56 @@ def compare_int8(
         pixels with PyTorch's class on random images, and "mIoU on <test set>".
 
     Raises:
-        FileNotFoundError, ValueError: a run is not finished, or cannot be computed in int8.
+        FileNotFoundError, ValueError: a run is not finished or named twice, or cannot be computed in int8.
     """
     measured = output / "measured.jsonl"
-    known = {(row["run"], row["way"], row["file"]): row for row in read_lines(measured)}
+    known = list(read_lines(measured))
     rows: list[dict[str, Any]] = []
     plugins = load_config(config_file).PLUGINS
+    made = _folders(output, folders)
 
-    def add(folder: Path, way: str, file: str, measure: Callable[..., dict[str, Any]], *given: Any) -> None:
-        key = folder.name, way, file
-        row = known.get(key)
-        if row is None:
-            row = dict(zip(("run", "way", "file"), key, strict=True)) | measure(*given)
-            measured.parent.mkdir(parents=True, exist_ok=True)
-            with measured.open("a") as lines:
-                lines.write(json.dumps(row) + "\n")
+    def add(
+        folder: Path, way: str, file: str, weights: str, measure: Callable[..., dict[str, Any]], *given: Any
+    ) -> None:
+        of = {"weights": file_digest(weights), "size": list(size), "opts": list(map(str, opts))}
+        key = {"run": folder.name, "way": way, "file": file}
+        line = next((line for line in known if line.items() >= (key | {"of": of}).items()), None)
+        if line is None:
+            line = key | {"of": of} | measure(*given)
+            append_line(measured, line)
+        row = {name: value for name, value in line.items() if name != "of"}
         rows.append(row)
         tell("; ".join(f"{k} {v:.2f}" if isinstance(v, float) else str(v) for k, v in row.items() if v))
 
-    for folder in folders:
+    for folder, own in made.items():
         weights = str(folder / WEIGHTS)
-        add(folder, "float", "", _in_float, folder, weights, plugins)
-        stem = output / folder.name / "static"
-        add(folder, "static", formats[0], _as_file, folder, weights, stem, formats[0], size, plugins, opts)
+        add(folder, "float", "", weights, _in_float, folder, weights, plugins)
+        given = folder, weights, own / "static", formats[0], size, plugins, opts
+        add(folder, "static", formats[0], weights, _as_file, *given)
         for recipe in recipes:
-            trained = output / folder.name / recipe
+            trained = own / recipe
             way = "trained" if recipe == ALONE else f"trained with {recipe}"
             reached = _train(config_file, folder, trained, recipe, teacher, iterations, rate, opts)
-            add(folder, way, "", dict, reached)
+            final = str(trained / "model_final.pth")
+            add(folder, way, "", final, dict, reached)
             for name in formats:
-                final = str(trained / "model_final.pth")
-                add(folder, way, name, _as_file, trained, final, trained / "student", name, size, plugins)
+                stem = trained / "student"
+                add(folder, way, name, final, _as_file, trained, final, stem, name, size, plugins)
     return pd.DataFrame(rows)
+
+
+def _folders(output: Path, folders: Sequence[Path]) -> dict[Path, Path]:
+    """Where what is made of each run lies; of runs named alike, and of other weights, in different places."""
+    made: dict[Path, Path] = {}
+    for folder in folders:
+        weights = folder / WEIGHTS
+        if not weights.is_file():
+            raise FileNotFoundError(f"There is no '{weights}': the run is not finished or not evaluated.")
+        own = output / f"{folder.name}-{file_digest(weights)[:12]}"
+        if own in made.values():
+            raise ValueError(f"'{folder}' has name and weights of a run before it: give each run once.")
+        made[folder] = own
+    return made
 
 
 def _in_float(folder: Path, weights: str, plugins: Sequence[str]) -> dict[str, Any]:

@@ -13,13 +13,10 @@ Each line has "event" and, where it starts, the run's place in the sweep:
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 from pathlib import Path
 from typing import Any
 
-from fakd.files import read_lines
+from fakd.files import append_line, read_lines
 
 FOLDER = "lines"
 ENDS = ("result", "out_of_memory", "failed", "stopped", "paused")
@@ -31,23 +28,8 @@ def events_file(output: Path, folder: Path) -> Path:
 
 
 def append(path: Path, event: str, **content: Any) -> None:
-    """Adds a line, whole or not at all as long as one process writes.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({"event": event, **content}).encode() + b"\n"
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a kill tore the line before
-            line = b"\n" + line
-        if os.write(descriptor, line) < len(line):
-            os.ftruncate(descriptor, size)
-            raise OSError(errno.ENOSPC, f"cannot write '{path}': {os.strerror(errno.ENOSPC)}")
-    finally:
-        os.close(descriptor)
+    """Adds a line; see :func:`fakd.files.append_line`."""
+    append_line(path, {"event": event, **content})
 
 
 def last(path: Path, *events: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 
+from fakd.deploy import int8_study
 from fakd.deploy.exported import load_exported
 from fakd.deploy.formats import FORMATS
 from fakd.deploy.source import load_student, read_source
@@ -208,3 +209,56 @@ def test_the_ways_to_int8_are_compared_by_one_command_that_goes_on(tool, finishe
     assert "mIoU on tiny_val" in table and "| trained | onnx" in text
     before = (output / "measured.jsonl").read_text()
     assert tool("int8", *given)[0] == 0 and (output / "measured.jsonl").read_text() == before
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """``study(**options)``: the table of two runs named alike, and what was measured for it."""
+    runs = [tmp_path / name / "seed0" for name in "ab"]
+    measured, counts = [], iter(range(100))
+
+    def measure(folder, weights, *_):
+        measured.append(str(weights))
+        return {"MB": next(counts)}
+
+    def train(config_file, folder, output, *_):
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "model_final.pth").write_bytes(b"of " + (folder / int8_study.WEIGHTS).read_bytes())
+        return {"mIoU on tiny_val": 1.0}
+
+    for name, stand_in in (("_in_float", measure), ("_as_file", measure), ("_train", train)):
+        monkeypatch.setattr(int8_study, name, stand_in)
+    for run in runs:
+        run.mkdir(parents=True)
+        (run / int8_study.WEIGHTS).write_text(str(run))
+
+    def make(folders=runs, size=SIZE, opts=()):
+        measured.clear()
+        given = {"size": size, "opts": opts, "tell": lambda line: None}
+        return int8_study.compare_int8(CONFIG, folders, tmp_path / "out", **given), list(measured)
+
+    return make
+
+
+def test_runs_named_alike_keep_rows_and_folders_of_their_own(study, tmp_path):
+    table, measured = study()
+    assert list(table["MB"].dropna()) == list(range(6)) and set(table["run"]) == {"seed0"}
+    assert len({path for path in measured if "out" in path}) == 2
+    first = tmp_path / "a" / "seed0"
+    with pytest.raises(ValueError, match=r"a/seed0' has name and weights of a run before it: give each"):
+        study([first, first])
+    (first / int8_study.WEIGHTS).unlink()
+    with pytest.raises(FileNotFoundError, match=r"There is no '.*a/seed0/model_best.pth': the run is not"):
+        study()
+
+
+def test_rows_are_taken_for_the_same_weights_size_and_options_alone(study, tmp_path):
+    table = study()[0]
+    same, measured = study()
+    assert same.equals(table) and not measured
+    assert len(study(size=(8, 8))[1]) == len(study(opts=["SEED", 3])[1]) == 6
+    (tmp_path / "a" / "seed0" / int8_study.WEIGHTS).write_text("trained anew")
+    assert len(study()[1]) == 3
+    lines = tmp_path / "out" / "measured.jsonl"
+    lines.write_bytes(lines.read_bytes()[:-9])  # a kill tore the last line: it alone is lost
+    assert len(study()[1]) == 1 and not study()[1]
