@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Strict, model_validator
+from pydantic import BaseModel, ConfigDict, Strict, field_validator, model_validator
 
 from fakd.engine.run_folder import changed_values
 
@@ -99,6 +99,13 @@ class FinishedRun(BaseModel):
         if isinstance(content, dict) and not content.get("metrics_by_dataset") and "metrics" in content:
             return {**content, "metrics_by_dataset": {content.get("dataset"): content["metrics"]}}
         return content
+
+    @field_validator("config")
+    @classmethod
+    def _is_of_a_run(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given and not isinstance(given.get("MODEL"), dict):
+            raise ValueError("no MODEL in it, as the config of a run has")
+        return given
 
     @model_validator(mode="after")
     def _has_its_dataset(self) -> FinishedRun:

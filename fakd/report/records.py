@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fakd.files import atomic_write, read_lines
+from fakd.files import atomic_write
 from fakd.validation import parse
 
 from .finished_run import FinishedRun, digest_of
@@ -51,14 +51,7 @@ def read_runs(paths: Sequence[str | Path]) -> tuple[list[FinishedRun], list[str]
 def read_kept(path: Path, problems: list[str]) -> Iterator[FinishedRun]:
     """The runs of a file of lines; a sentence for each line that is not one goes to ``problems``."""
     configs: dict[str, dict[str, Any]] = {}
-    for number, text in enumerate(path.read_text("utf-8").splitlines(), 1):
-        source = f"{path}, line {number}"
-        try:
-            run = parse(FinishedRun, json.loads(text), source)
-        except ValueError as error:
-            told = str(error) if str(error).startswith(source) else f"{source}: no JSON: {error}"
-            problems.append(told)
-            continue
+    for source, run in _parsed(path, problems):
         config = configs.setdefault(run.digest, run.config)
         if run.digest and not config:
             problems.append(f"{source}: no line before it has the config {run.digest}.")
@@ -66,6 +59,17 @@ def read_kept(path: Path, problems: list[str]) -> Iterator[FinishedRun]:
         config = config and {**config, "SEED": run.seed}
         update = {"config": config, "digest": digest_of(config, run), "source": f"{source} ({run.method})"}
         yield run.model_copy(update=update)
+
+
+def _parsed(path: Path, problems: list[str]) -> Iterator[tuple[str, FinishedRun]]:
+    """What a message calls each line that is a run, and what it says of it."""
+    for number, text in enumerate(path.read_bytes().splitlines(), 1):  # one bad byte must not cost the others
+        source = f"{path}, line {number}"
+        try:
+            yield source, parse(FinishedRun, json.loads(text), source)
+        except (ValueError, RecursionError) as error:
+            told = str(error) if str(error).startswith(source) else f"{source}: no JSON: {error}"
+            problems.append(told)
 
 
 def write_lines(paths: Sequence[str | Path], file: str | Path) -> tuple[int, list[str]]:
@@ -81,14 +85,14 @@ def write_lines(paths: Sequence[str | Path], file: str | Path) -> tuple[int, lis
     file = Path(file)
     runs, problems = read_runs(paths)
     known = {run.place for run in read_kept(file, problems)} if file.exists() else set()
-    configs = {line["digest"] for line in read_lines(file) if "config" in line}
+    configs = {run.digest for _, run in _parsed(file, []) if run.config} if file.exists() else set()
     lines = []
     for run in runs:
         if run.place not in known and run.digest:
             lines.append(run.line(run.digest not in configs) + "\n")
             configs.add(run.digest)
     file.parent.mkdir(parents=True, exist_ok=True)
-    old = [line + "\n" for line in file.read_text("utf-8").splitlines()] if file.exists() else []
-    with atomic_write(file, "w") as stream:
-        stream.write("".join([*old, *lines]))
+    old = [line + b"\n" for line in file.read_bytes().splitlines()] if file.exists() else []
+    with atomic_write(file) as stream:
+        stream.writelines([*old, *(line.encode() for line in lines)])
     return len(lines), problems

@@ -51,11 +51,23 @@ def test_only_what_is_missing_is_added(runs, tmp_path):
     assert len(read_runs([file, runs])[0]) == 6 and read_runs([file, runs])[1] == problems
 
 
+BROKEN = {
+    b'{"torn': "no JSON",
+    b"\xff": "no JSON",
+    b"[" * 100_000: "no JSON",
+    b"5": "the content is 5, but must be keys with values",
+    b'{"config": {}}': "dataset is missing",
+    b'{"dataset": "a", "metrics_by_dataset": {}, "config": {"A": 1}}': "config: no MODEL in it",
+}
+
+
 def test_a_damaged_file_of_lines_loses_nothing_when_lines_are_added(runs, tmp_path):
     file = tmp_path / "a.jsonl"
-    file.write_text('{"torn')
+    file.write_bytes(b"\n".join(BROKEN))
     added, problems = write_lines([runs], file)
-    assert added == 5 and file.read_text().startswith('{"torn\n') and "line 1: no JSON" in problems[0]
+    assert added == 5 and file.read_bytes().startswith(b"\n".join(BROKEN) + b"\n")
+    for number, (problem, told) in enumerate(zip(problems, BROKEN.values(), strict=True), 1):
+        assert problem.startswith(f"{file}, line {number}: {told}")
     assert len(read_runs([file])[0]) == 5
 
 
