@@ -152,6 +152,8 @@ class Executor(ABC):
                 continue  # completed before an interruption
             self._finish([trial for trial in members if trial.reached < until], until=until)
             members = [trial for trial in members if not self.ended_as(trial, "failed")]
+            if not members:
+                return
             found = {trial: self._evaluation(trial, until) for trial in members}
             exploit(members, {t: sign * v for t, v in found.items() if v is not None}, self.spec.keys)
         self._finish([as_scheduled(trial) for trial in members])

@@ -59,6 +59,8 @@ def exploit(members: Sequence[Trial], scores: Mapping[Trial, float], axes: Mappi
     """
     ranked = sorted(scores, key=lambda trial: scores[trial])
     count = min(math.ceil(len(ranked) * _SHARE), len(ranked) // 2)
+    if not count:
+        return
     first = members[0]
     chance = random.Random(f"{first.pair} {first.run} {first.seed} {first.reached}")
     for trial in ranked[:count]:

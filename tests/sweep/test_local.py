@@ -105,6 +105,13 @@ def test_a_population_that_is_interrupted_ends_like_one_that_is_not(tmp_path, mo
     }
 
 
+def test_a_population_that_fails_as_a_whole_leaves_the_sweep_to_go_on(tmp_path, capsys):
+    keys = {RATE: [1e30, 1e35]}  # after one step no loss is finite
+    spec = parse_spec(content(methods=["student"], seeds=[0, 1], keys=keys, scheduler="pbt"))
+    assert run_locally(spec, tmp_path) == 1
+    assert "0 of 4 trials are done, 4 failed" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("written", [0, 10])
 def test_a_disk_without_room_for_a_line_fails_the_runs_not_the_sweep(tmp_path, monkeypatch, capsys, written):
     """Of the teacher all lines are written, of a student none, or a part of one."""
