@@ -137,6 +137,8 @@ class _SideBySide:
         start = min(trainer.start_iter for _, trainer in self._members)
         batches = iter(build_train_loader(cfg, start * cfg.SOLVER.IMS_PER_BATCH))
         for iteration in range(start, cfg.SOLVER.MAX_ITER):
+            if all(run.error is not None for run, _ in self._members):
+                return
             self._batch.batch = next(batches)
             stopped = None
             for run, trainer in self._members:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fakd.engine import SharedTeacherRun, run, run_side_by_side, sharing_key
+from fakd.engine import SharedTeacherRun, run, run_side_by_side, shared_teacher, sharing_key
 from fakd.modeling.teacher import FrozenTeacher
 
 from .conftest import assert_same_weights, tiny_config, weights
@@ -72,6 +72,25 @@ def test_one_that_fails_leaves_the_others_alone(tmp_path, alone, teacher):
     assert isinstance(fails.error, FloatingPointError)
     assert_as_alone(tmp_path, alone, METHODS[:2])
     assert not (tmp_path / "fails" / "result.json").exists()
+
+
+def test_a_pack_whose_students_have_all_failed_reads_no_more_batches(tmp_path, teacher, monkeypatch):
+    read = []
+    load = shared_teacher.build_train_loader
+    monkeypatch.setattr(
+        shared_teacher,
+        "build_train_loader",
+        lambda *arguments: (read.append(1) or batch for batch in load(*arguments)),
+    )
+    runs = []
+    for number, at in enumerate((0.0, 0.3)):
+        recipe = tmp_path / f"{number}.yaml"
+        recipe.write_text(f"KD: {{LOSSES: [FailsAt], FailsAt: {{AT: {at}}}}}\n")
+        cfg = tiny_config(tmp_path / str(number), *SHORT, *teacher, recipe=str(recipe))
+        runs.append(SharedTeacherRun(cfg))
+    run_side_by_side(runs)
+    assert all(isinstance(each.error, FloatingPointError) for each in runs)
+    assert len(read) == 3  # of 6: 0.3 of the training is over at the third
 
 
 def test_what_cannot_be_packed_is_refused(tmp_path, teacher):
