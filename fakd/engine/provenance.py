@@ -32,24 +32,24 @@ def collect(network: nn.Module, size: tuple[int, int], device: str) -> dict[str,
 
 
 def commit() -> str | None:
-    """Short commit of the checkout this package runs from, "+changes" if edited; None outside a checkout."""
+    """Short commit of the checkout this package runs from, "+changes" if edited.
+
+    Returns:
+        None outside a checkout, or where git does not answer, such as on a slow file system.
+    """
     root = Path(__file__).parents[2]
 
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30
-            )
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
 
-    # An installed copy may be inside the checkout of another project.
-    if git("ls-files", "--error-unmatch", "fakd/__init__.py") is None:
+    try:
+        # An installed copy may be inside the checkout of another project.
+        git("ls-files", "--error-unmatch", "fakd/__init__.py")
+        edited = git("status", "--porcelain", "-uno")
+        return f"{git('rev-parse', '--short', 'HEAD')}{'+changes' if edited else ''}"
+    except (OSError, subprocess.SubprocessError):
         return None
-    return (
-        f"{git('rev-parse', '--short', 'HEAD')}{'+changes' if git('status', '--porcelain', '-uno') else ''}"
-    )
 
 
 def machine(device: str) -> str:
