@@ -52,10 +52,11 @@ def read_kept(path: Path, problems: list[str]) -> Iterator[FinishedRun]:
     """The runs of a file of lines; a sentence for each line that is not one goes to ``problems``."""
     configs: dict[str, dict[str, Any]] = {}
     for source, run in _parsed(path, problems):
-        config = configs.setdefault(run.digest, run.config)
+        config = run.config or configs.get(run.digest, {})
         if run.digest and not config:
             problems.append(f"{source}: no line before it has the config {run.digest}.")
             continue
+        configs[run.digest] = config
         config = config and {**config, "SEED": run.seed}
         update = {"config": config, "digest": digest_of(config, run), "source": f"{source} ({run.method})"}
         yield run.model_copy(update=update)

@@ -1,5 +1,7 @@
 """Finished runs read from folders and from lines, and what is said of those that cannot be read."""
 
+import json
+
 import pytest
 from fake_runs import finished
 
@@ -69,6 +71,16 @@ def test_a_damaged_file_of_lines_loses_nothing_when_lines_are_added(runs, tmp_pa
     for number, (problem, told) in enumerate(zip(problems, BROKEN.values(), strict=True), 1):
         assert problem.startswith(f"{file}, line {number}: {told}")
     assert len(read_runs([file])[0]) == 5
+
+
+def test_runs_whose_config_was_lost_with_another_line_are_added_once(runs, tmp_path):
+    file = tmp_path / "a.jsonl"
+    write_lines([runs / "student"], file)
+    first, second = file.read_text().splitlines()
+    for broken in (first[:50], json.dumps(json.loads(first) | {"seed": "0"})):
+        file.write_text(f"{broken}\n{second}\n")
+        assert [write_lines([runs / "student"], file)[0] for _ in range(2)] == [2, 0]
+        assert [run.seed for run in read_runs([file])[0]] == [0, 1]
 
 
 def test_a_run_stays_the_same_when_a_key_is_added_to_the_config(runs, tmp_path, monkeypatch):
