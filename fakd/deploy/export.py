@@ -15,7 +15,7 @@ from fakd.modeling.quantized import is_quantized
 
 from .formats import FORMATS, OPSET, Files, Format, Run
 from .metadata import ExportMetadata
-from .network import DeployedNetwork
+from .network import DeployedNetwork, lines_of
 
 # Share of pixels that must have the same class. A network trained for int8 is compared in its own rounding.
 _LEAST = {"float32": 0.999, "int8, trained": 0.98, "float16": 0.0, "int8": 0.0}
@@ -148,7 +148,7 @@ def compare(network: DeployedNetwork, exported: Run, shapes: Iterable[tuple[int,
             theirs = exported(image)
         except Exception as error:  # onnxruntime's errors share no base but this
             raise ValueError(
-                f"The exported graph fails at {height}x{width}: {str(error).strip().splitlines()[-1]} "
+                f"The exported graph fails at {height}x{width}: {lines_of(error)[-1]} "
                 "Export it for a fixed --size."
             ) from error
         difference = max(difference, (ours - theirs).abs().max().item())

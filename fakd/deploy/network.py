@@ -85,6 +85,26 @@ def exportable(network: nn.Module, signed: bool = False) -> nn.Module:
     return network
 
 
+def lines_of(error: BaseException) -> list[str]:
+    """An error's message; what it is where it has none, as a bare assertion."""
+    return str(error).strip().splitlines() or [repr(error)]
+
+
+def traced(network: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+    """The network as PyTorch's tracer sees it compute an example.
+
+    Raises:
+        ValueError: it cannot follow the network.
+    """
+    try:
+        return torch.jit.trace(network, example, check_trace=False)
+    except Exception as error:  # it raises what the network does, and kinds of its own
+        raise ValueError(
+            f"torch.jit.trace cannot follow this network ({lines_of(error)[0]}); --format torch-export does "
+            "not need to."
+        ) from error
+
+
 def program_of(
     network: nn.Module, size: tuple[int, int] | None, batch: int = 1, channels: int = 3
 ) -> torch.export.ExportedProgram:
@@ -102,7 +122,7 @@ def program_of(
         example = torch.rand(shape[0], channels, *shape[1:])
         program = torch.export.export(exportable(network), (example,), dynamic_shapes=free, strict=False)
     except Exception as error:  # PyTorch raises many kinds of errors for what it cannot trace
-        first = str(error).strip().splitlines()[0]
+        first = lines_of(error)[0]
         if size is None:
             raise ValueError(
                 f"This network cannot be exported for any size ({first}). Fix it with --size H W."

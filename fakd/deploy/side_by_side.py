@@ -15,6 +15,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from fakd.config import load_config
 from fakd.engine import provenance
 from fakd.files import atomic_write
 
@@ -34,7 +35,7 @@ def cost_ratio(reference: Run, run: Run, image: Tensor, repeats: int) -> float:
 
     Args:
         reference: and ``run``: from images to scores.
-        image: (1, 3, H, W).
+        image: (1, C, H, W).
         repeats: timed calls of each.
     """
     times: tuple[list[float], list[float]] = ([], [])
@@ -48,32 +49,32 @@ def cost_ratio(reference: Run, run: Run, image: Tensor, repeats: int) -> float:
 
 
 def peak_memory(
-    make: Callable[..., Run], arguments: tuple[Any, ...], size: tuple[int, int], threads: int
+    make: Callable[..., Run], arguments: tuple[Any, ...], shape: tuple[int, ...], threads: int
 ) -> float | None:
     """MB that a network takes to be opened and to compute three images, in a process of its own.
 
     Args:
         make: of the top level of a module; opens the network.
         arguments: of ``make``.
-        size: (H, W) of the images.
+        shape: (1, C, H, W) of the images.
         threads: of the CPU.
 
     Returns:
         None where the system does not tell.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_measure_memory, make, arguments, size, threads).result()
+        return pool.submit(_measure_memory, make, arguments, shape, threads).result()
 
 
 def _measure_memory(
-    make: Callable[..., Run], arguments: tuple[Any, ...], size: tuple[int, int], threads: int
+    make: Callable[..., Run], arguments: tuple[Any, ...], shape: tuple[int, ...], threads: int
 ) -> float | None:
     torch.set_num_threads(threads)
     before = provenance.peak_memory_mb("cpu")
     run = make(*arguments)
     with torch.inference_mode():
         for _ in range(3):
-            run(torch.rand(1, 3, *size))
+            run(torch.rand(shape))
     after = provenance.peak_memory_mb("cpu")
     return None if before is None or after is None else after - before
 
@@ -83,6 +84,8 @@ def _open(name: str, path: str, threads: int) -> Run:
 
 
 def _in_pytorch(cfg: CfgNode, weights: str) -> Run:
+    if cfg.PLUGINS:  # which may hold the network; a process of its own has not imported them
+        load_config(opts=["PLUGINS", str(list(cfg.PLUGINS))])
     return DeployedNetwork(load_student(cfg, weights))
 
 
@@ -122,12 +125,13 @@ def export_all(
     torch.set_num_threads(threads)
     network = load_student(cfg, weights)
     reference = DeployedNetwork(network, options.get("normalize", True))
-    image = 255 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    shape = (1, len(network.pixel_mean), *size)
+    image = 255 * torch.rand(shape, generator=torch.Generator().manual_seed(0))
     number = sum(p.numel() for p in reference.parameters())
     trained = cfg.DEPLOY.QAT.ENABLED
     own = "int8's rounding" if trained else "float32"
     first = {"format": "PyTorch", "precision": own, "MB": 4 * number / 1e6, "time / PyTorch": 1.0}
-    first |= {"memory (MB)": peak_memory(_in_pytorch, (cfg, weights), size, threads)}
+    first |= {"memory (MB)": peak_memory(_in_pytorch, (cfg, weights), shape, threads)}
     reached = measure_miou(cfg, FixedSize(network, size))
     rows: list[dict[str, Any]] = [first | _named(reached)]
     for made in FORMATS.values():
@@ -145,7 +149,7 @@ def export_all(
                 )
                 row |= _timed(made, path, reference, image, repeats, threads)
                 if made.runs_here:
-                    row |= {"memory (MB)": peak_memory(_open, (made.name, path, threads), size, threads)}
+                    row |= {"memory (MB)": peak_memory(_open, (made.name, path, threads), shape, threads)}
             rows.append(row)
             if table:
                 with atomic_write(table, "w") as file:

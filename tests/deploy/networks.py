@@ -19,10 +19,15 @@ TINY = {
 }
 
 
-def network(model, size=SIZE, **options):
-    """The head of one of the published networks on a tiny backbone, and its metadata."""
+def config(model, **options):
+    """Of the head of one of the published networks on a tiny backbone."""
     words = [word for pair in {**TINY, **options}.items() for word in pair]
-    cfg = load_config(f"configs/_base_/models/{model}.yaml", words)
+    return load_config(f"configs/_base_/models/{model}.yaml", words)
+
+
+def network(model, size=SIZE, **options):
+    """The network of :func:`config`, and its metadata."""
+    cfg = config(model, **options)
     torch.manual_seed(0)
     segmentor = Segmentor(cfg)
     nn.init.normal_(segmentor.decode_head.conv_seg.weight)  # classes that differ by more than rounding

@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from fakd.deploy.export import export
+from fakd.deploy.export import compare, export
 from fakd.deploy.exported import load_exported
+from fakd.deploy.formats import onnx as onnx_format
 from fakd.deploy.formats.onnx import onnx_graph
 from fakd.deploy.metadata import read_metadata
-from fakd.deploy.network import program_of
+from fakd.deploy.network import program_of, traced
 
 from .networks import SIZE, network
 
@@ -72,6 +73,36 @@ def test_a_network_of_one_size_is_refused_for_any(tmp_path):
     with pytest.raises(ValueError, match=r"cannot be exported for any size \(.*--size H W"):
         program_of(OneSize(), None, 1)
     program_of(OneSize(), SIZE, 1)
+
+
+class Fails(nn.Module):
+    def __init__(self, message):
+        super().__init__()
+        self.message = message
+
+    def forward(self, image):
+        raise AssertionError(*self.message)
+
+
+@pytest.mark.parametrize("message, told", [(["no\nplace"], "no"), ([], r"AssertionError\(\)")])
+def test_a_network_that_fails_is_told_by_each_way_to_a_file(message, told):
+    deployed, _ = network("pspnet_r18")
+    with pytest.raises(ValueError, match=rf"torch.export cannot follow this network \({told}\); --format"):
+        program_of(Fails(message), SIZE)
+    with pytest.raises(ValueError, match=rf"jit.trace cannot follow this network \({told}\); --format"):
+        traced(Fails(message), torch.rand(1, 3, *SIZE))
+    last = told.replace("no", "place")
+    with pytest.raises(ValueError, match=rf"exported graph fails at 8x8: {last} Export it for a fixed"):
+        compare(deployed, Fails(message), [(1, 8, 8)])
+
+
+def test_an_exporter_that_fails_is_a_reason_not_to_write(monkeypatch):
+    def fail(program, opset):
+        raise torch.onnx.OnnxExporterError("step 2/3") from IndexError("no such value\n ...")
+
+    monkeypatch.setattr(onnx_format, "_written", fail)
+    with pytest.raises(ValueError, match=r"torch.onnx cannot write this network \(no such value\); --format"):
+        graph(nn.Conv2d(3, 4, 3), 18)
 
 
 class Bessel(nn.Module):

@@ -1,15 +1,20 @@
 """Every format: the same classes as PyTorch's, metadata inside or beside, and errors before any work."""
 
+import sys
+
 import pytest
 import torch
 
+from fakd.deploy import side_by_side
 from fakd.deploy.export import export
 from fakd.deploy.exported import load_exported
 from fakd.deploy.formats import FORMATS, format_of
 from fakd.deploy.formats.base import Format
 from fakd.deploy.metadata import read_metadata
+from fakd.deploy.side_by_side import export_all
+from fakd.modeling import Segmentor
 
-from .networks import SIZE, network
+from .networks import SIZE, config, network
 
 
 def skip_without(name):
@@ -46,6 +51,8 @@ def test_a_runtime_computes_what_pytorch_does(name, model, tmp_path):
                 torch.testing.assert_close(scores, deployed(image[None])[0], rtol=1e-3, atol=1e-3)
 
 
+_VALUES = str((100.0,) * 5)
+FIVE = {"INPUT.CHANNELS": "5", "MODEL.PIXEL_MEAN": _VALUES, "MODEL.PIXEL_STD": _VALUES}
 SLOW = [name for name in FORMATS if name not in ("torchscript", "ncnn")]  # half a minute each
 
 
@@ -54,9 +61,7 @@ SLOW = [name for name in FORMATS if name not in ("torchscript", "ncnn")]  # half
 )
 def test_every_format_takes_five_channels_and_weights_in_another_layout(name, tmp_path):
     skip_without(name)
-    values = str((100.0,) * 5)
-    five = {"INPUT.CHANNELS": "5", "MODEL.PIXEL_MEAN": values, "MODEL.PIXEL_STD": values}
-    deployed, metadata = network("pspnet_r18", SIZE, **five, **{"MODEL.CHANNELS_LAST": "True"})
+    deployed, metadata = network("pspnet_r18", SIZE, **FIVE, **{"MODEL.CHANNELS_LAST": "True"})
     path = tmp_path / f"x{FORMATS[name].ending}"
     found = export(deployed, deployed, metadata, path, name)
     if found is None:  # nothing here runs it
@@ -66,6 +71,21 @@ def test_every_format_takes_five_channels_and_weights_in_another_layout(name, tm
     scores = load_exported(path, allow_pickle=True)([{"image": image}])[0]["sem_seg"]
     with torch.no_grad():
         torch.testing.assert_close(scores, deployed(image[None])[0], rtol=1e-3, atol=1e-3)
+
+
+def test_the_table_of_formats_takes_five_channels_and_a_network_of_a_plugin(tmp_path, monkeypatch):
+    for name in set(FORMATS) - {"torchscript"}:
+        monkeypatch.delitem(FORMATS, name)
+    monkeypatch.setattr(side_by_side, "peak_memory", side_by_side._measure_memory)  # not in another process
+    plugin = tmp_path / "seen_in_a_table.py"
+    plugin.touch()
+    cfg = config("pspnet_r18", **FIVE)
+    cfg.PLUGINS, cfg.DATASETS.TEST = (str(plugin),), ()
+    weights = tmp_path / "x.pth"
+    torch.save({"model": Segmentor(cfg).state_dict()}, weights)
+    table = export_all(cfg, str(weights), tmp_path / "x", SIZE, repeats=1, tell=lambda line: None)
+    assert list(table["precision"]) == ["float32", "float32", "float16"] and (table["memory (MB)"] >= 0).all()
+    assert any("seen_in_a_table" in name for name in sys.modules)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fakd.deploy.metadata import ExportMetadata
-from fakd.deploy.network import DeployedNetwork, exportable
+from fakd.deploy.network import DeployedNetwork, exportable, traced
 
 from .base import OPSET, Files, Format, Run
 
@@ -41,8 +41,7 @@ class Ncnn(Format):
         with tempfile.TemporaryDirectory() as folder:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # tracing warns of every shape it takes for a constant
-                traced = torch.jit.trace(exportable(network), torch.rand(shape), check_trace=False)
-                traced.save(str(Path(folder, "x.pt")))
+                traced(exportable(network), torch.rand(shape)).save(str(Path(folder, "x.pt")))
             sizes = f"inputshape=[{','.join(map(str, shape))}]"
             done = subprocess.run(
                 [pnnx.EXEC_PATH, "x.pt", sizes, "fp16=0"], cwd=folder, capture_output=True, text=True
@@ -53,7 +52,8 @@ class Ncnn(Format):
             if lacking := sorted(set(re.findall(r"^ignore (\S+) \S+ param", said, re.MULTILINE))):
                 raise ValueError(f"ncnn lacks, in the form needed here, {', '.join(lacking)}.")
             if done.returncode:
-                raise ValueError(f"pnnx cannot convert this network: {said.strip().splitlines()[-1]}")
+                reason = (said.strip() or f"exit code {done.returncode}").splitlines()[-1]
+                raise ValueError(f"pnnx cannot convert this network: {reason}")
             return {
                 self.ending: Path(folder, "x.ncnn.param").read_bytes(),
                 ".ncnn.bin": Path(folder, "x.ncnn.bin").read_bytes(),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fakd.deploy.metadata import ExportMetadata
-from fakd.deploy.network import DeployedNetwork, program_of
+from fakd.deploy.network import DeployedNetwork, lines_of, program_of
 
 from .base import OPSET, Files, Format, Run
 
@@ -100,7 +100,8 @@ def onnx_graph(program: torch.export.ExportedProgram, opset: int) -> Any:
     """The program as an ``onnx.ModelProto``, from ``image`` to ``scores``.
 
     Raises:
-        ValueError: an operator is not in the opset; the message names it and the opset that has it.
+        ValueError: an operator is not in the opset, and the message names it and the opset that has it; or
+            PyTorch's exporter fails.
     """
     import onnx
 
@@ -110,7 +111,10 @@ def onnx_graph(program: torch.export.ExportedProgram, opset: int) -> Any:
         newest = onnx.defs.onnx_opset_version()
         operator = _without_translation(error)
         if operator is None:
-            raise
+            reason = lines_of(error.__cause__ or error)[0]
+            raise ValueError(
+                f"torch.onnx cannot write this network ({reason}); --format torch-export does not need it."
+            ) from error
         try:
             _written(program, newest)
         except torch.onnx.OnnxExporterError:

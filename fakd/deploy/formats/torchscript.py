@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fakd.deploy.metadata import ExportMetadata
-from fakd.deploy.network import DeployedNetwork
+from fakd.deploy.network import DeployedNetwork, traced
 
 from .base import OPSET, Files, Format, Run, open_graph
 
@@ -31,8 +31,8 @@ class TorchScript(Format):
         with warnings.catch_warnings():
             # Tracing warns of every shape it takes for a constant; the comparison shows whether it may.
             warnings.simplefilter("ignore")
-            traced = torch.jit.freeze(torch.jit.trace(network, example, check_trace=False))
-            torch.jit.save(traced, buffer, _extra_files=metadata.as_json())
+            frozen = torch.jit.freeze(traced(network, example))
+            torch.jit.save(frozen, buffer, _extra_files=metadata.as_json())
         return {self.ending: buffer.getvalue()}
 
     def open(self, path: Path, device: str = "cpu", threads: int = 0) -> tuple[Run, Mapping[str, str]]:
