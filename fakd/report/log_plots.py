@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -25,7 +25,7 @@ def logged(table: RunTable) -> Iterator[Picture]:
 
     Thin lines are seeds, thick ones their mean.
     """
-    columns = dict.fromkeys(column for logs in table.logs.values() for log in logs for column in log)
+    columns = dict.fromkeys(column for logs in table.logs.values() for log in logs.values() for column in log)
     names = [name for name in _FIRST if name in columns]
     names += sorted(name for name in columns if name.startswith("loss_") and name not in _FIRST)
     names += sorted(name for name in columns if _is_of_a_loss(name))
@@ -38,7 +38,7 @@ def logged(table: RunTable) -> Iterator[Picture]:
     grid = figure.subplots(rows, 3, squeeze=False).ravel()
     for axes, name in zip(grid, names, strict=False):
         for run, logs in table.logs.items():
-            seeds = [log[name].dropna() for log in logs if name in log]
+            seeds = [log[name].dropna() for log in logs.values() if name in log]
             if seeds:
                 _lines(axes, pd.concat(seeds, axis=1).sort_index(), style[run])
         axes.set_title(name, fontsize=9)
@@ -58,7 +58,7 @@ def logged(table: RunTable) -> Iterator[Picture]:
     yield Picture("logged", png(figure), caption)
 
 
-def covariances(logs: list[pd.DataFrame]) -> list[str]:
+def covariances(logs: Iterable[pd.DataFrame]) -> list[str]:
     """The losses whose covariances some logs follow."""
     return sorted({column.split("/")[0] for log in logs for column in log if "/trace/" in column})
 
@@ -70,9 +70,9 @@ def spread(table: RunTable) -> Iterator[Picture]:
     seeds. No picture where nothing of the kind was logged.
     """
     found = {
-        (run, loss): pd.concat(logs).groupby(level=0).mean()
+        (run, loss): pd.concat(logs.values()).groupby(level=0).mean()
         for run, logs in table.logs.items()
-        for loss in covariances(logs)
+        for loss in covariances(logs.values())
     }
     if not found:
         return

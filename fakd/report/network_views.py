@@ -163,11 +163,12 @@ class NetworkViews:
 
     def _added(self, name: str) -> list[float]:
         """What covariance adds to the squared length of a feature, by label (void nothing); empty without."""
-        seeds = [row["seed"] for row in self.table.of(name)]
-        if name not in self.table.logs or not (losses := covariances(self.table.logs[name])):
+        if name not in self.table.logs:
             return []
-        place = seeds.index(self.table.firsts()[name]["seed"])
-        loss, last = losses[0], self.table.logs[name][place].ffill().iloc[-1]
+        log = self.table.logs[name].get(self.table.firsts()[name]["seed"])
+        if log is None or not (losses := covariances([log])):
+            return []
+        loss, last = losses[0], log.ffill().iloc[-1]
         traces = [last[f"{loss}/lambda"] * last.get(f"{loss}/trace/{c}", 0.0) for c in self._samples.classes]
         return traces + [0.0] * (len(self._samples.palette) - len(traces))
 

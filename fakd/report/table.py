@@ -91,15 +91,18 @@ class RunTable:
         }
 
     @cached_property
-    def logs(self) -> dict[str, list[pd.DataFrame]]:
-        """By name, what metrics.json holds for each seed: a row per iteration, a column per quantity.
+    def logs(self) -> dict[str, dict[int, pd.DataFrame]]:
+        """By name and seed, what metrics.json holds: a row per iteration, a column per quantity.
 
         Runs without a log, such as those of kept lines, are left out.
         """
-        found: dict[str, list[pd.DataFrame]] = {}
+        found: dict[str, dict[int, pd.DataFrame]] = {}
         for name in self.names:
-            lines = [pd.DataFrame(_log(row["folder"])) for row in self.of(name)]
-            if logs := [each.groupby("iteration").last() for each in lines if "iteration" in each]:
+            lines = {row["seed"]: pd.DataFrame(_log(row["folder"])) for row in self.of(name)}
+            logs = {
+                seed: log.groupby("iteration").last() for seed, log in lines.items() if "iteration" in log
+            }
+            if logs:
                 found[name] = logs
         return found
 

@@ -1,6 +1,7 @@
 """Finished runs side by side: how they are grouped and refused, and the numbers behind the pictures."""
 
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from fake_runs import finished
 from matplotlib.figure import Figure
 
 from fakd.report import class_plots, log_plots, plots
+from fakd.report.network_views import NetworkViews
 from fakd.report.records import write_lines
 from fakd.report.report import write_report
 from fakd.report.table import read_tables
@@ -227,6 +229,25 @@ def test_the_page_holds_every_picture_and_says_what_is_left_out(runs, tmp_path):
     assert re.search(r"- No confusion.json in \S+/cwd/seed1: trained by an older version", left_out)
     assert "ovariance" not in left_out and "**There are gaps:** 1 " in text
     assert "| tram | 0 | – | – | – | – | – | – |" in squeezed
+
+
+def test_logs_and_covariances_are_those_of_their_seed_where_one_has_no_log(runs):
+    """The network shown is that of the smallest seed that most runs have, here 0 and then 1."""
+    (runs / "fakd" / "seed0" / "metrics.json").unlink()
+    table = read(runs)[0]
+    assert {name: list(logs) for name, logs in table.logs.items()} == {
+        "teacher": [0],
+        "student": [0, 1],
+        "cwd": [0, 1],
+        "fakd": [1],
+    }
+    views = NetworkViews(table, 1, [], {})
+    views._samples = SimpleNamespace(classes=["sky", "tram"], palette=np.zeros((3, 3)))
+    assert views._added("fakd") == [] and views._added("a teacher that is no run") == []
+    for run in ("student", "cwd"):
+        shutil.rmtree(runs / run / "seed0")
+    views.table = read(runs)[0]
+    assert views._added("fakd") == [2 * 39 / 40] * 2 + [0.0]
 
 
 def test_many_classes_and_one_run_have_their_pictures(runs):
