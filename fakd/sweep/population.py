@@ -21,11 +21,10 @@ from fakd.engine.run_folder import RunFolder
 from fakd.files import atomic_write
 
 from .search import draw, rounded
-from .spec import span
+from .spec import RATE, span
 from .trial import Trial
 
 _FILE = "schedule.json"
-_RATE = "SOLVER.BASE_LR"
 _SHARE = 0.25  # of the members that take over weights, and of the values that are drawn anew
 _FACTORS = (0.8, 1.2)
 
@@ -94,8 +93,8 @@ def continue_from(donor: Trial, trial: Trial) -> None:
     history = schedule_of(donor)
     source = donor.checkpoints[-1]
     state = load_tensors(str(source))
-    if _RATE in trial.values:
-        _scale_rates(state["trainer"], trial.values[_RATE] / history[-1]["values"][_RATE])
+    if RATE in trial.values:
+        _scale_rates(state["trainer"], trial.values[RATE] / history[-1]["values"][RATE])
     with atomic_write(trial.folder / source.name) as file:
         torch.save(state, file)
     for other in trial.checkpoints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from fakd.files import shipped
 from fakd.validation import Strict, parse, read_yaml
 
 METRICS = ("mIoU", "mAcc", "aAcc")
+RATE = "SOLVER.BASE_LR"
 # Keys that a scheduler may change during a run, because no module is built from them.
 CHANGEABLE = re.compile(r"SOLVER\.BASE_LR|KD\.\w+\.(LAMBDA|WEIGHT)")
 # What may differ between a sweep and its resume, because no trial depends on it.
@@ -189,6 +191,7 @@ class Spec(Strict):
     @field_validator("keys")
     @classmethod
     def _are_axes(cls, keys: dict[str, Any]) -> dict[str, Any]:
+        keys = {key: _with_numbers(axis) for key, axis in keys.items()}
         for key, axis in keys.items():
             if not (isinstance(axis, list) and axis):
                 span(key, axis)
@@ -230,6 +233,10 @@ class Spec(Strict):
                     f"scheduler pbt cannot change {key} within a run; it can change SOLVER.BASE_LR and "
                     "LAMBDA and WEIGHT of a loss"
                 )
+        rates = self.keys.get(RATE, [])
+        for rate in rates if isinstance(rates, list) else span(RATE, rates)[:2]:
+            if not (type(rate) in (int, float) and rate > 0):
+                raise ValueError(f"keys: {RATE} is {rate!r}; scheduler pbt needs rates above 0")
         if self.concurrency:
             raise ValueError(
                 "with scheduler pbt the points of a method wait for each other, so 'concurrency' cannot hold "
@@ -251,6 +258,21 @@ class Spec(Strict):
                 raise ValueError(
                     f"pair '{name}': {self.paper}'s paper has no row '{row}'; {', '.join(known)}"
                 )
+
+
+def _with_numbers(axis: Any) -> Any:
+    """An axis with numbers where they were written as texts: yaml takes 1e-3, without a point, for one."""
+    if isinstance(axis, dict):
+        return {kind: _with_numbers(ends) if isinstance(ends, list) else ends for kind, ends in axis.items()}
+    return [_number(value) for value in axis] if isinstance(axis, list) else axis
+
+
+def _number(value: Any) -> Any:
+    try:
+        number = ast.literal_eval(value) if isinstance(value, str) else value  # as a config reads it
+    except (ValueError, TypeError, SyntaxError):
+        return value
+    return number if type(number) in (int, float) and abs(number) < math.inf else value
 
 
 def span(key: str, axis: Any) -> tuple[float, float, bool]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from integration.conftest import CONFIG
 
 from fakd.sweep.plan import make_plan
@@ -11,8 +12,9 @@ from fakd.sweep.spec import continues, parse_spec, read_spec
 from .conftest import content
 
 SWEEPS = Path(__file__).parents[2] / "projects" / "FAKD" / "sweeps"
-LAMBDA = "KD.FAKDChannel.LAMBDA"
-TWO = {"KD.CWD.WEIGHT": [1.0, 2.0]}
+LAMBDA, FORM = "KD.FAKDChannel.LAMBDA", "KD.FAKDChannel.FORM"
+RATE, WEIGHT = "SOLVER.BASE_LR", "KD.CWD.WEIGHT"
+TWO = {WEIGHT: [1.0, 2.0]}
 TWO_OF_FAKD = {"keys": {LAMBDA: {"uniform": [0.5, 1.0]}}}
 ASKED = {"search": "optuna", "samples": 2, "methods": ["fakd"]}
 
@@ -80,6 +82,13 @@ def test_a_random_search_draws_the_same_again(tmp_path):
     assert all(0.1 <= v[LAMBDA] <= 10 for v in values[0])
 
 
+def test_numbers_that_yaml_takes_for_texts_are_numbers():
+    """Such as 1e-3 without a point; a scheduler and the report compute with them."""
+    text = f"{{{RATE}: [1e-3, 2E+0, 0.5], {WEIGHT}: {{loguniform: [1e-1, 1e1]}}, {FORM}: [bound, 1e999]}}"
+    keys = parse_spec(content(search="random", samples=1, keys=yaml.safe_load(text))).keys
+    assert keys == {RATE: [0.001, 2.0, 0.5], WEIGHT: {"loguniform": [0.1, 10.0]}, FORM: ["bound", "1e999"]}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -129,6 +138,11 @@ def test_a_random_search_draws_the_same_again(tmp_path):
         ({"scheduler": "pbt"}, "pbt needs 'keys'"),
         ({"scheduler": "pbt", "keys": {"KD.CWD.TAU": [1.0, 2.0]}}, "cannot change KD.CWD.TAU within a run"),
         ({"scheduler": "pbt", "keys": {"KD.CWD.WEIGHT": [1.0]}}, "two points"),
+        ({"scheduler": "pbt", "keys": {RATE: [0.1, "no"]}}, f"keys: {RATE} is 'no'; .* needs rates above 0"),
+        (
+            {"scheduler": "pbt", "search": "random", "samples": 2, "keys": {RATE: {"uniform": [0, 1]}}},
+            f"keys: {RATE} is 0.0; .* needs rates above 0",
+        ),
         (
             {"scheduler": "pbt", "keys": {"KD.CWD.WEIGHT": [1.0, 2.0]}, "concurrency": 1},
             "wait for each other",
