@@ -9,7 +9,7 @@ from fakd.deploy import side_by_side
 from fakd.deploy.export import export
 from fakd.deploy.exported import load_exported
 from fakd.deploy.formats import FORMATS, format_of
-from fakd.deploy.formats.base import Format
+from fakd.deploy.formats.base import Format, metadata_behind, parsed, with_metadata
 from fakd.deploy.metadata import read_metadata
 from fakd.deploy.side_by_side import export_all
 from fakd.modeling import Segmentor
@@ -150,6 +150,19 @@ def test_a_damaged_file_is_named(name, tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match=rf"cannot open '.*x\{FORMATS[name].ending}"):
         load_exported(path, allow_pickle=True)
+
+
+def test_damaged_metadata_is_named(tmp_path):
+    metadata = network("pspnet_r18")[1]
+    path, content = tmp_path / "x.tflite", with_metadata(b"graph", metadata)
+    path.write_bytes(content)
+    assert metadata_behind(path) == metadata.as_json()
+    path.write_bytes(content.replace(b"classes", b"clasles", 1))
+    with pytest.raises(ValueError, match=r"metadata in '.*x.tflite' is damaged \(.*\). Copy it anew, or"):
+        metadata_behind(path)
+    for damaged in (b'{"classes: 1}', b"\xff", b"5"):
+        with pytest.raises(ValueError, match=r"metadata in '.*x.tflite' is damaged"):
+            parsed(damaged, path)
 
 
 def test_an_operator_that_ncnn_lacks_is_named(tmp_path):

@@ -152,8 +152,32 @@ def with_metadata(content: bytes, metadata: ExportMetadata) -> bytes:
 
 
 def metadata_behind(path: Path) -> Mapping[str, str]:
-    """What :func:`with_metadata` put behind a file; empty if nothing did."""
+    """What :func:`with_metadata` put behind a file; empty if nothing did.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     if not zipfile.is_zipfile(path):
         return {}
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read(_NAME)) if _NAME in archive.namelist() else {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read(_NAME) if _NAME in archive.namelist() else b"{}"
+    except Exception as error:  # a damaged zip fails in too many ways to name
+        raise _damaged(path, error) from error
+    return parsed(content, path)
+
+
+def parsed(content: bytes, path: Path) -> Mapping[str, str]:
+    """Metadata of a file of JSON.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return dict(json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"The metadata in '{path}' is damaged ({error}). Copy it anew, or export again.")

@@ -17,7 +17,7 @@ from torch import Tensor
 from fakd.deploy.metadata import ExportMetadata
 from fakd.deploy.network import DeployedNetwork, exportable, traced
 
-from .base import OPSET, Files, Format, Run
+from .base import OPSET, Files, Format, Run, parsed
 
 
 class Ncnn(Format):
@@ -85,4 +85,4 @@ class Ncnn(Format):
             return torch.from_numpy(np.stack(scores))
 
         beside = Path(f"{stem}.ncnn.json")
-        return run, json.loads(beside.read_text()) if beside.is_file() else {}
+        return run, parsed(beside.read_bytes(), beside) if beside.is_file() else {}
