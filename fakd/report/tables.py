@@ -239,7 +239,7 @@ def changes(table: RunTable) -> pd.DataFrame:
             "seed": row["seed"],
             "from": part["iteration"],
             "trained as": part["run"],
-            "with": ", ".join(f"{key}={value:g}" for key, value in part["values"].items()),
+            "with": ", ".join(f"{key}={_setting(value)}" for key, value in part["values"].items()),
         }
         for name in table.names
         for row in table.of(name)
@@ -318,6 +318,12 @@ def _shown(value: Any) -> str:
         return NOTHING
     # pandas turns integers with missing values into floats
     return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
+def _setting(value: Any) -> str:
+    """A config key's value, which may be a text, such as a name, or 1e-3, which yaml takes for one."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"{value:g}" if is_number else str(value)
 
 
 def _relative(path: object) -> object:

@@ -99,19 +99,23 @@ def test_the_time_of_runs_that_may_have_shared_cores_is_doubted(sweep):
     assert "Equal time is doubtful" in (sweep / "report.md").read_text()
 
 
-def test_the_schedule_of_a_trial_that_changed_its_values_is_told(sweep):
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [(2.0, 1.6, ("2", "1.6")), ("1e-3", "cosine", ("1e-3", "cosine")), (True, [1, 2], ("True", "[1, 2]"))],
+)
+def test_the_schedule_of_a_trial_that_changed_its_values_is_told(sweep, first, second, told):
     schedule = [
-        {"iteration": 0, "run": "fakd-lambda=2.0", "values": {LAMBDA: 2.0}},
-        {"iteration": 50, "run": "fakd-member0", "values": {LAMBDA: 1.6}},
+        {"iteration": 0, "run": "fakd-lambda=2.0", "values": {LAMBDA: first}},
+        {"iteration": 50, "run": "fakd-member0", "values": {LAMBDA: second}},
     ]
-    write_line(sweep, "fakd-member0", 0, 43.0, values={LAMBDA: 1.6}, schedule=schedule)
-    write_report([sweep], sweep, num_images=0)
+    write_line(sweep, "fakd-member0", 0, 43.0, values={LAMBDA: second}, schedule=schedule)
+    write_report([sweep], sweep, num_images=0, sections=["values that"])
     text = (sweep / "report.md").read_text()
     assert "Values that changed on the way" in text
     rows = [line.split("|")[-4:-1] for line in text.splitlines() if f"{LAMBDA}=" in line]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["0", "fakd-lambda=2.0", f"{LAMBDA}=2"],
-        ["50", "fakd-member0", f"{LAMBDA}=1.6"],
+        ["0", "fakd-lambda=2.0", f"{LAMBDA}={told[0]}"],
+        ["50", "fakd-member0", f"{LAMBDA}={told[1]}"],
     ]
     assert read(sweep).runs.set_index("run").loc["fakd-member0", "values"] == {}
 
