@@ -30,13 +30,20 @@ def axes_of(keys: Mapping[str, Any], losses: tuple[str, ...]) -> dict[str, Any]:
 
 
 def points(spec: Spec, axes: Mapping[str, Any]) -> list[Point]:
-    """All points of a grid, or as many at random as the sweep says."""
+    """All points of a grid, or as many different ones at random as the sweep says, or as there are."""
     if not axes:
         return [{}]
     if spec.search == "grid":
         return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
     chance = random.Random(0)  # a resumed sweep draws the same points
-    return [{key: draw(key, axis, chance) for key, axis in axes.items()} for _ in range(spec.samples)]
+    found: list[Point] = []
+    for _ in range(100 * spec.samples):  # enough to meet all, where there are no more than that
+        point = {key: draw(key, axis, chance) for key, axis in axes.items()}
+        if point not in found:
+            found.append(point)
+        if len(found) == spec.samples:
+            break
+    return found
 
 
 def rounded(value: float) -> float:
@@ -90,6 +97,7 @@ class Search:
         self._ends = {
             key: axis if isinstance(axis, list) else span(key, axis)[:2] for key, axis in axes.items()
         }
+        self._ranges = {key for key, axis in axes.items() if not isinstance(axis, list)}
         self._distributions = {key: self._distribution(key, axis) for key, axis in axes.items()}
         self._open: dict[int, list[Trial]] = {}
 
@@ -139,7 +147,7 @@ class Search:
                 self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
 
     def _at(self, point: Point) -> list[Trial]:
-        return self._trials_at({k: rounded(v) if type(v) is float else v for k, v in point.items()})
+        return self._trials_at({k: rounded(v) if k in self._ranges else v for k, v in point.items()})
 
     def _score(self, trial: Trial) -> float:
         return json.loads((trial.folder / "result.json").read_text())["metrics"][self._spec.metric]

@@ -48,6 +48,15 @@ def score(values):
     return -abs(values[LAMBDA] - 7)
 
 
+def test_values_of_a_list_stay_apart_and_those_of_a_range_fit_into_a_name(tmp_path):
+    pytest.importorskip("optuna")
+    given = SPEC | {"keys": {LAMBDA: {"uniform": [0.0, 10.0]}, "SOLVER.BASE_LR": [0.0123456, 0.0123459]}}
+    (search,) = make_plan(parse_spec(given), tmp_path).searches
+    values = [trial.values for trial in search.ask(6)]
+    assert {each["SOLVER.BASE_LR"] for each in values} == {0.0123456, 0.0123459}
+    assert all(float(f"{each[LAMBDA]:.4g}") == each[LAMBDA] for each in values)
+
+
 def test_optuna_is_told_what_points_reached_and_they_are_known_after_a_kill(tmp_path):
     optuna = pytest.importorskip("optuna")
     search = search_of(tmp_path / "out")

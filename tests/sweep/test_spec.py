@@ -82,6 +82,13 @@ def test_a_random_search_draws_the_same_again(tmp_path):
     assert all(0.1 <= v[LAMBDA] <= 10 for v in values[0])
 
 
+@pytest.mark.parametrize(("samples", "count"), [(4, 4), (9, 5)])
+def test_a_random_search_over_lists_draws_different_points_until_there_are_no_more(tmp_path, samples, count):
+    keys = {LAMBDA: [0.5, 1.0, 2.0, 4.0, 8.0]}
+    found = plan(tmp_path, methods=["fakd"], search="random", samples=samples, keys=keys).trials
+    assert len({trial.values[LAMBDA] for trial in found}) == len(found) == count
+
+
 def test_numbers_that_yaml_takes_for_texts_are_numbers():
     """Such as 1e-3 without a point; a scheduler and the report compute with them."""
     text = f"{{{RATE}: [1e-3, 2E+0, 0.5], {WEIGHT}: {{loguniform: [1e-1, 1e1]}}, {FORM}: [bound, 1e999]}}"
