@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Comparison:
     """An exported network beside the one it was made of, on the same images.
 
     Attributes:
-        difference: largest between two scores.
+        difference: largest between two scores; nan or infinite if a score is.
         scores: largest absolute score.
         agreement: share of pixels whose largest score is the same class's.
     """
@@ -97,7 +98,7 @@ def keep(
         None if this machine cannot run the format.
 
     Raises:
-        ValueError: the path has another ending, or the files compute something else.
+        ValueError: the path has another ending, or the files compute something else or no numbers.
     """
     stem, found = made.stem(path), None
     if made.runs_here:
@@ -106,6 +107,13 @@ def keep(
             write(files, trial)
             run, _ = made.open(Path(trial + made.ending))
             found = compare(reference, run, shapes(metadata.size))
+        if not math.isfinite(found.difference):
+            before = not math.isfinite(found.scores)
+            half = metadata.precision == "float16" and not before
+            raise ValueError(
+                f"The {'network' if before else 'exported file'}'s scores are not all finite. Nothing was "
+                f"written.{' Numbers of float16 end at 65504: --precision float32 has room.' if half else ''}"
+            )
         # In half precision two close scores may swap; the effect is measured on the test images.
         least = _LEAST[metadata.precision if not is_quantized(reference) else "int8, trained"]
         if found.agreement < least:
@@ -134,7 +142,7 @@ def shapes(size: tuple[int, int] | None) -> tuple[tuple[int, int, int], ...]:
 
 def compare(network: DeployedNetwork, exported: Run, shapes: Iterable[tuple[int, int, int]]) -> Comparison:
     """Both on smooth random images of the shapes (N, H, W)."""
-    difference = scores = 0.0
+    differences, scores = [], []
     same = total = 0
     generator = torch.Generator().manual_seed(0)
     channels = len(network.network.pixel_mean)
@@ -151,8 +159,9 @@ def compare(network: DeployedNetwork, exported: Run, shapes: Iterable[tuple[int,
                 f"The exported graph fails at {height}x{width}: {lines_of(error)[-1]} "
                 "Export it for a fixed --size."
             ) from error
-        difference = max(difference, (ours - theirs).abs().max().item())
-        scores = max(scores, ours.abs().max().item())
+        differences.append((ours - theirs).abs().max())
+        scores.append(ours.abs().max())
         same += int((ours.argmax(1) == theirs.argmax(1)).sum())
         total += n * height * width
-    return Comparison(difference, scores, same / total)
+    # Unlike Python's, this maximum of nan and a number is nan.
+    return Comparison(torch.stack(differences).max().item(), torch.stack(scores).max().item(), same / total)

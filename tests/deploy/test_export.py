@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from fakd.deploy.export import compare, export
+from fakd.deploy.export import compare, export, keep
 from fakd.deploy.exported import load_exported
+from fakd.deploy.formats import FORMATS
 from fakd.deploy.formats import onnx as onnx_format
 from fakd.deploy.formats.onnx import onnx_graph
 from fakd.deploy.metadata import read_metadata
@@ -61,6 +62,26 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path):
     nn.init.normal_(other.network.decode_head.conv_seg.weight)
     with pytest.raises(ValueError, match=r"compute something else: .* 99.9 % must. Nothing was written"):
         export(deployed, other, metadata, tmp_path / "x.ts", "torchscript")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_scores_that_are_no_numbers_are_not_written(monkeypatch, tmp_path, value):
+    deployed, metadata = network("pspnet_r18")
+    metadata = metadata.model_copy(update={"precision": "float16"})
+    path, shown = tmp_path / "x.ts", []
+
+    def run(image):  # of the second image alone
+        shown.append(image)
+        return deployed(image) * (value if len(shown) == 2 else 1)
+
+    made = FORMATS["torchscript"]
+    monkeypatch.setattr(type(made), "open", lambda *_: (run, {}))
+    with pytest.raises(ValueError, match=r"file's scores are not all finite. Nothing .* float32 has room"):
+        keep(made, {".ts": b""}, deployed, metadata, path)
+    deployed.network.decode_head.conv_seg.bias[0] = value
+    with pytest.raises(ValueError, match=r"network's scores are not all finite. Nothing was written.$"):
+        keep(made, {".ts": b""}, deployed, metadata, path)
     assert not list(tmp_path.iterdir())
 
 
