@@ -12,6 +12,7 @@ from fakd.commands import step
 from fakd.deploy.benchmark import RUNTIMES, benchmark
 from fakd.engine import provenance
 from fakd.files import atomic_write
+from fakd.sweep.spec import options_of
 
 EXAMPLES = """
 example:
@@ -61,7 +62,7 @@ def main() -> int:
         step.main()
         return 0
     args = _parse()
-    device = dict(zip(args.opts[::2], args.opts[1::2], strict=True)).get("MODEL.DEVICE", "cuda")
+    device = options_of(args.opts).get("MODEL.DEVICE", "cuda")
     threads = f"{args.threads} threads" if args.threads else "all cores"
     machine = f"{provenance.machine(device)}, {threads}; PyTorch {provenance.versions()['torch']}"
     print(f"On {machine}.", flush=True)

@@ -244,6 +244,11 @@ def test_what_could_not_be_measured_says_why():
         benchmark(["no.yaml"])
 
 
+def test_an_option_without_its_value_is_named(tool):
+    code, text = tool("benchmark", "--config-file", CONFIG, "--opts", "MODEL.DEVICE")
+    assert code == 1 and "options come in pairs, KEY VALUE; got 1 words: MODEL.DEVICE" in text
+
+
 def page_script():
     """The script of docs/own_data.md as a module's names; it needs nothing of this project."""
     page = (HERE.parents[1] / "docs" / "own_data.md").read_text()
