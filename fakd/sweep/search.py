@@ -128,7 +128,8 @@ class Search:
 
     def known(self) -> list[Trial]:
         """The trials of all points so far."""
-        return [trial for point in self._study.trials for trial in self._at(point.params)]
+        # Optuna may choose a point of lists more than once, which is the same trials.
+        return list(dict.fromkeys(trial for each in self._study.trials for trial in self._at(each.params)))
 
     def ask(self, count: int) -> list[Trial]:
         """Trials of that many points, first those that an interruption left open; none when all are done."""
@@ -136,7 +137,7 @@ class Search:
         fresh = min(count - len(running), self._spec.samples - len(self._study.trials))
         asked = [*running, *(self._study.ask(self._distributions) for _ in range(fresh))]
         self._open = {each.number: self._at(each.params) for each in asked}
-        return [trial for trials in self._open.values() for trial in trials]
+        return list(dict.fromkeys(trial for trials in self._open.values() for trial in trials))
 
     def tell(self, has_failed: Callable[[Trial], bool]) -> None:
         """Tells Optuna what the trials reached since :meth:`ask`; one that was interrupted stays open."""

@@ -57,6 +57,17 @@ def test_values_of_a_list_stay_apart_and_those_of_a_range_fit_into_a_name(tmp_pa
     assert all(float(f"{each[LAMBDA]:.4g}") == each[LAMBDA] for each in values)
 
 
+def test_a_point_that_optuna_chooses_twice_is_trained_once_and_told_twice(tmp_path):
+    pytest.importorskip("optuna")
+    (search,) = make_plan(parse_spec(SPEC | {"keys": {LAMBDA: [6.0, 8.0]}}), tmp_path).searches
+    asked = search.ask(6)
+    assert len(asked) == len(set(asked)) == 4 and search.known() == asked  # of two points and two seeds
+    for trial in asked:
+        finish(trial)
+    search.tell(lambda trial: False)
+    assert search.ask(6) == []
+
+
 def test_optuna_is_told_what_points_reached_and_they_are_known_after_a_kill(tmp_path):
     optuna = pytest.importorskip("optuna")
     search = search_of(tmp_path / "out")
