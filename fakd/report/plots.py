@@ -202,11 +202,11 @@ def _is_curve(points: pd.DataFrame) -> bool:
 
 
 def _wide(table: RunTable, xlabel: str) -> tuple[Figure, Axes]:
-    """For mIoU over something, with place for a long legend."""
+    """For mIoU in training over something, with place for a long legend."""
     figure = Figure(figsize=(9, max(4, 0.2 * len(table.names))), layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(xlabel)
-    axes.set_ylabel(f"mIoU on {table.datasets[0]}, %")
+    axes.set_ylabel(f"mIoU on {table.curve_dataset}, %")
     clean(axes)
     return figure, axes
 

@@ -45,8 +45,9 @@ class Context:
     @cached_property
     def confusions(self) -> dict[str, list[np.ndarray]]:
         """By name, for each seed that has it, the (K, K) counts on the first test set."""
+        dataset = self.table.datasets[0]
         found = {
-            name: [np.array(c) for r in self.table.of(name) if (c := r["confusion"].get(r["dataset"]))]
+            name: [np.array(c) for r in self.table.of(name) if (c := r["confusion"].get(dataset))]
             for name in self.table.names
         }
         return {name: counts for name, counts in found.items() if counts}

@@ -33,7 +33,7 @@ class RunTable:
         scores: a row per run and test set: ``run``, ``seed``, ``dataset``, and mIoU, mAcc, aAcc in percent.
         iou: a row per run, test set and class: ``run``, ``seed``, ``dataset``, ``class``, ``IoU``.
         curves: a row per evaluation in training: ``run``, ``seed``, ``iteration``, ``seconds``, and ``mIoU``
-            on the first test set.
+            on :attr:`curve_dataset`.
         datasets: test sets, that of the runs' ``dataset`` first.
         baseline: the run that all others are measured against.
         label: what tells this table from others of a report; "" for the only one.
@@ -66,6 +66,11 @@ class RunTable:
     def reference(self) -> str:
         """How a sentence calls the baseline."""
         return "the student alone" if self.baseline == STUDENT else self.baseline
+
+    @property
+    def curve_dataset(self) -> str:
+        """The test set that training is followed on: the runs' own first, whichever is reported first."""
+        return str(self.runs["dataset"].iloc[0])
 
     def by_seed(self, run: str, dataset: str, metric: str = "mIoU") -> pd.Series:
         """One metric of one run, indexed by seed; seeds without a value are left out."""

@@ -38,7 +38,7 @@ _COST: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def numbers(table: RunTable, paper: PaperValues) -> pd.DataFrame:
     """A row of numbers per run on the first test set, seeds taken together."""
-    dataset, reached = table.datasets[0], _equal(table)
+    dataset, reached = table.datasets[0], _equal(table, table.datasets[0])
     rows = []
     for name in table.names:
         values, runs = table.by_seed(name, dataset), table.runs[table.runs["run"] == name]
@@ -69,8 +69,7 @@ def summary(table: RunTable, dataset: str, paper: PaperValues | None = None) -> 
     columns: dict[str, Mapping[str, pd.Series]] = {
         metric: {name: table.by_seed(name, dataset, metric) for name in table.names} for metric in METRICS
     }
-    if dataset == table.datasets[0]:
-        columns |= {key: x for key, x in _equal(table).items() if _says_more(x, columns["mIoU"])}
+    columns |= {key: x for key, x in _equal(table, dataset).items() if _says_more(x, columns["mIoU"])}
     best = {
         key: winner({name: by_run[name] for name in by_run if name not in table.teachers})
         for key, by_run in columns.items()
@@ -279,9 +278,11 @@ def may_share_cores(table: RunTable) -> bool:
     return bool((spans["begin"] < spans.groupby("on")["end"].shift()).any())
 
 
-def _equal(table: RunTable) -> dict[str, dict[str, pd.Series]]:
+def _equal(table: RunTable, dataset: str) -> dict[str, dict[str, pd.Series]]:
     """Column -> run -> mIoU by seed at the last evaluation within what all students had."""
     curves = table.curves[~table.curves["run"].isin(table.teachers)]
+    if dataset != table.curve_dataset:
+        curves = curves[:0]
     limits = curves.groupby(["run", "seed"])[["iteration", "seconds"]].max().min()
     if are_packed(table):
         limits["seconds"] = math.nan  # their seconds are also those of the others in the pack

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from fake_runs import finished
 from matplotlib.figure import Figure
 
-from fakd.report import class_plots, log_plots, plots
+from fakd.report import class_plots, log_plots, plots, tables
 from fakd.report.network_views import NetworkViews
 from fakd.report.records import write_lines
 from fakd.report.report import write_report
+from fakd.report.sections import Context
 from fakd.report.table import read_tables
 
 
@@ -98,8 +100,8 @@ def test_runs_on_two_datasets_are_two_parts_of_one_report(runs, tmp_path):
     for run, miou in (("student", 50.0), ("pd", 52.0)):
         options = ("DATASETS.TEST", "('camvid_val',)")
         finished(runs, run, 0, miou, *options, name=f"{run}_there", datasets=("camvid_val",))
-    tables, problems = read_tables([runs])
-    assert {table.label: table.names for table in tables} == {
+    found, problems = read_tables([runs])
+    assert {table.label: table.names for table in found} == {
         "camvid_val": ["student", "pd"],
         "toyscenes_val": ["teacher", "student", "cwd", "fakd"],
     }
@@ -135,6 +137,14 @@ def test_a_report_goes_by_the_test_set_that_is_asked_for(tmp_path):
     write_report([tmp_path / "runs"], tmp_path / "out", side_by_side=True, dataset="camvid_val")
     text = (tmp_path / "out" / "report.md").read_text()
     assert "on `camvid_val`" in text and re.search(r"pd +\| \*\*50.10 ± 1.10\*\* +\| \+2.10 ± 0.10 ▲", text)
+    table, _ = read(tmp_path / "runs")
+    # Training was followed on the runs' first set, and only its confusions are there.
+    other = replace(table, datasets=table.datasets[::-1])
+    assert "equal iterations" in tables.summary(other, "toyscenes_val")
+    assert "equal iterations" not in tables.summary(other, "camvid_val")
+    assert tables.numbers(other, {})["equal iterations"].isna().all()
+    assert plots._wide(other, "")[1].get_ylabel() == "mIoU on toyscenes_val, %"
+    assert set(Context(table).confusions) == {"student", "pd"} and Context(other).confusions == {}
     with pytest.raises(ValueError, match="No run was tested on 'camvid_test'. Tested on: camvid_val, toy"):
         write_report([tmp_path / "runs"], tmp_path / "out", dataset="camvid_test")
 
