@@ -55,6 +55,14 @@ def read_folder(path: Path, problems: list[str]) -> Iterator[FinishedRun]:
             problems.append(f"{source}: cannot be read: {message_of(error)} Train it again.")
 
 
+def title_of(sweep: Path) -> str:
+    """What a sweep's file calls it; "" also where that is damaged, which is told when its runs are read."""
+    try:
+        return parse(_Sweep, read_json(sweep / "sweep.json"), sweep).title
+    except (OSError, ValueError):
+        return ""
+
+
 def _events(sweep: Path) -> dict[Path, list[dict[str, Any]]]:
     """The events of each of a sweep's runs that began, by its folder, after one of the sweep itself."""
     spec = parse(_Sweep, read_json(sweep / "sweep.json"), sweep / "sweep.json")
@@ -134,7 +142,7 @@ def _place(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _read_config(file: Path) -> dict[str, Any]:
     config = read_yaml(file)
-    if not isinstance(config, dict) or "MODEL" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("MODEL"), dict):
         raise ValueError(f"{file.name}: no config of a run")
     return config
 
@@ -212,9 +220,10 @@ def _why_unfinished(folder: Path, events: Sequence[Mapping[str, Any]]) -> str:
         state = "stopped early by the scheduler" if end["event"] == "stopped" else "not finished"
         return f"{state} after {reached} iterations."
     note = folder / "error.txt"
-    if note.exists() and (lines := note.read_text().splitlines()):
+    if note.exists() and (lines := note.read_text(errors="replace").splitlines()):
         reason = f"failed: {lines[0]}"
     else:
-        iterations = [line.get("iteration", 0) for line in read_lines(folder / "metrics.json")]
+        logged = [line for line in read_lines(folder / "metrics.json") if isinstance(line, dict)]
+        iterations = [line.get("iteration", 0) for line in logged]
         reason = f"last logged iteration {max(iterations)}" if iterations else "nothing logged"
     return f"not finished ({reason}). Repeat its command, with --resume for a run of its own."

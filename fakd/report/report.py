@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from fakd.errors import message_of
 from fakd.files import atomic_write
 
 from . import tables
+from .folders import title_of
 from .page import Block, Bullets, Code, Heading, LeftOut, Picture, Table, Text, save_page
 from .sections import SECTIONS, Context
 from .table import RunTable, read_tables
@@ -99,9 +99,9 @@ def _remembered(file: Path, command: str) -> str:
 
 
 def _title(paths: Sequence[str | Path], found: list[RunTable]) -> str:
-    spec = Path(paths[0]) / "sweep.json"
-    if len(paths) == 1 and spec.exists():
-        return json.loads(spec.read_text()).get("title") or f"Sweep {Path(paths[0]).name}"
+    first = Path(paths[0])
+    if len(paths) == 1 and (first / "sweep.json").exists():
+        return title_of(first) or f"Sweep {first.name}"
     datasets = " and ".join(dict.fromkeys(table.datasets[0] for table in found))
     return f"Distillation on {datasets}: what distillation gained"
 
