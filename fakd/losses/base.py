@@ -64,6 +64,9 @@ class DistillLoss(nn.Module):
         """The unweighted loss, a scalar in the dtype of the logits."""
         raise NotImplementedError
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError if the student's logits (N, K, height, width) are too small for this loss."""
+
     def log_scalar(self, name: str, value: Tensor | float) -> None:
         """Keep a number for the training log; it stays on its device until the log is written."""
         self._scalars[name] = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))

@@ -96,7 +96,7 @@ class SKDSHolistic(DistillLoss):
         return _WithSlope.apply(logits, value.detach(), slope)
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise ValueError if a map is too small for the critic's convolutions."""
+        """See :meth:`DistillLoss.check_size`: the critic's convolutions need a least size."""
         least = self.critic.min_size
         if min(height, width) < least:
             raise ValueError(

@@ -16,6 +16,7 @@ from fakd.config import NO_RECIPE, load_config
 from fakd.engine.check import check_config
 from fakd.errors import message_of
 from fakd.files import shipped
+from fakd.losses import DistillLoss
 from fakd.modeling import Distiller, Segmentor
 from fakd.modeling.backbone_teacher import backbone_teacher, check_backbone_weights
 from fakd.modeling.build import build_distill_losses, build_segmentor
@@ -254,7 +255,19 @@ def _build(cfg: CfgNode, teacher_trial: Trial | None) -> None:
         if cfg.MODEL.META_ARCHITECTURE == "Distiller":
             teacher = _teacher_on_meta(cfg.KD.TEACHER, teacher_trial)
             losses = build_distill_losses(cfg, student.spec, teacher.spec)
-            Distiller(student=student, teacher=teacher, losses=losses)
+            model = Distiller(student=student, teacher=teacher, losses=losses)
+            _check_sizes(cfg, model)
+
+
+@torch.no_grad()
+def _check_sizes(cfg: CfgNode, model: Distiller) -> None:
+    """Asks the losses that need a least size, which a run would not before its first step."""
+    asked = [loss for loss in model.losses.values() if type(loss).check_size is not DistillLoss.check_size]
+    if asked:
+        image = torch.empty(1, len(cfg.MODEL.PIXEL_MEAN), *cfg.INPUT.CROP.SIZE)
+        height, width = model.student.eval().encode(image).logits.shape[-2:]
+        for loss in asked:
+            loss.check_size(height, width)
 
 
 def _teacher_on_meta(options: CfgNode, trial: Trial | None) -> Segmentor:

@@ -132,6 +132,10 @@ def test_numbers_that_yaml_takes_for_texts_are_numbers():
             {"opts": {"DATASETS.TRAIN": ["nowhere"]}},
             "does not build: DATASETS.TRAIN: there is no dataset .nowhere.",
         ),
+        (
+            {"methods": ["skds"], "opts": {"KD.SKDSHolistic.WIDTHS": [64, 128, 256, 512]}},
+            "does not build: SKDSHolistic: the student's logits are .* fewer widths",
+        ),
         ({"teacher": {"config": CONFIG, "weights": "y"}, "methods": ["cwd"]}, "no teacher's weights"),
         ({"methods": ["nonsense"]}, "no recipe 'nonsense'"),
         ({"teacher": {}}, "need a teacher"),
