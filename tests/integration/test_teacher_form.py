@@ -10,6 +10,7 @@ from fakd.engine import run, teacher_form
 from fakd.engine.check import check_config
 from fakd.engine.teacher_form import FILE, candidates, quicken
 from fakd.modeling import Distiller
+from fakd.modeling.teacher import FrozenTeacher
 
 from .conftest import assert_same_weights, tiny_config, weights
 
@@ -60,6 +61,18 @@ def test_a_form_that_is_asked_for_is_taken_with_a_warning_if_it_differs(
     model = quickened(tmp_path, teacher, "KD.TEACHER.FAST", "('fold', 'bf16')")
     assert model.teacher.form == ("fold", "bf16")
     assert any(each.levelno == logging.WARNING for each in caplog.records)
+
+
+def test_the_form_that_was_measured_is_taken_and_not_built_again(tmp_path, teacher, monkeypatch):
+    built, take_form = [], FrozenTeacher.take_form
+
+    def seen(self, form):
+        take_form(self, form)
+        built.append(self.network)
+
+    monkeypatch.setattr(FrozenTeacher, "take_form", seen)
+    model = quickened(tmp_path, teacher, "KD.TEACHER.FAST", "('fold',)")
+    assert built == [model.teacher.network] and model.teacher.form == ("fold",)
 
 
 def test_off_is_the_teacher_as_it_is(tmp_path, teacher):
