@@ -3,6 +3,7 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
+from ._taps import tapped_maps
 from .base import DistillLoss, option
 
 for _module in iter_modules(__path__):
@@ -10,4 +11,4 @@ for _module in iter_modules(__path__):
     if not _module.name.startswith("_"):
         import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["DistillLoss", "option"]
+__all__ = ["DistillLoss", "option", "tapped_maps"]

@@ -33,7 +33,7 @@ def tap_map(output: SegOutput, tap: str) -> Tensor:
 
 
 def tapped_maps(inputs: LossInputs, tap: str) -> tuple[Tensor, Tensor]:
-    """The student's map and the teacher's on the student's grid.
+    """The student's map, and the teacher's on its grid and without gradient.
 
     Raises:
         ValueError: the two networks saw different numbers of images.

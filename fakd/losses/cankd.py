@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ..functional.relation import standardized_channels
-from ..functional.resize import resize_like
 from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs, SegSpec
+from ._taps import tapped_maps
 from .base import DistillLoss, option
 
 
@@ -50,8 +50,8 @@ class CanKD(DistillLoss):
         self.back = nn.Conv2d(inner, outer, 1)
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        feature = self.adapter(inputs.student.feature)
-        target = resize_like(inputs.teacher.feature, feature)
+        feature, target = tapped_maps(inputs, "feature")
+        feature = self.adapter(feature)
         everywhere = torch.ones_like(target[:, 0], dtype=torch.bool)
         student, teacher = (
             standardized_channels(x, everywhere) for x in (self.attended(feature, target), target)

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..functional.contrast import LEAST_TAU, pairwise_kl, unit_rows
-from ..functional.resize import resize_like
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs
+from ._taps import tapped_maps
 from .base import DistillLoss, option
 
 
@@ -43,9 +42,7 @@ class CIRKDBatch(DistillLoss):
         return False
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        student, teacher = inputs.student.feature, inputs.teacher.feature
-        with torch.no_grad():
-            teacher = resize_like(teacher, student)
+        student, teacher = tapped_maps(inputs, "feature")
         if self.config.pool > 1:
             student, teacher = (F.avg_pool2d(x, self.config.pool, ceil_mode=True) for x in (student, teacher))
         student, teacher = unit_rows(student), unit_rows(teacher)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from ..functional.contrast import LEAST_TAU, contrast_kl, unit_rows
-from ..functional.resize import resize_like
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..statistics.class_queue import (
     STORAGE,
@@ -18,6 +17,7 @@ from ..statistics.class_queue import (
     pick_pixels,
 )
 from ..structures import LossInputs, SegSpec
+from ._taps import tapped_maps
 from .base import DistillLoss, option
 
 
@@ -90,12 +90,12 @@ class CIRKDMemory(DistillLoss):
                 self.queues[name] = ClassQueue(self.num_classes, size, channels, config.storage, key)
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        feature = self.projector(inputs.student.feature)
+        feature, teacher = tapped_maps(inputs, "feature")
         with torch.no_grad():
-            teacher = unit_rows(resize_like(inputs.teacher.feature, feature))
+            teacher = unit_rows(teacher)
             if self.training:
                 self.push(teacher, inputs.labels.where(inputs.valid, self.num_classes).flatten(1))
-        student, teacher = unit_rows(feature).flatten(0, 1), teacher.flatten(0, 1)
+        student, teacher = unit_rows(self.projector(feature)).flatten(0, 1), teacher.flatten(0, 1)
         weight = inputs.valid.flatten().to(student.dtype)
         weight = weight / weight.sum().clamp(min=1)
         total = student.new_zeros(())

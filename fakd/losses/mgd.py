@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..functional.resize import resize_like
 from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs, SegSpec
+from ._taps import tapped_maps
 from .base import DistillLoss, option
 
 
@@ -59,8 +59,8 @@ class MGD(DistillLoss):
 
         The features are (N, A, h, w), the mask (N, 1, h, w) bool.
         """
-        feature = self.adapter(inputs.student.feature)
-        target = resize_like(inputs.teacher.feature, feature)
+        feature, target = tapped_maps(inputs, "feature")
+        feature = self.adapter(feature)
         n, _, h, w = feature.shape
         kept = torch.rand(n, 1, h, w, device=feature.device) >= self.config.mask_ratio
         counted = inputs.kept[:, None] if self.config.mask_ignored else torch.ones_like(kept)

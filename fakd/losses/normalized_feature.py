@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..functional.relation import standardized_channels
-from ..functional.resize import resize_like
 from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs, SegSpec
+from ._taps import tapped_maps
 from .base import DistillLoss, option
 
 
@@ -54,8 +54,8 @@ class NormalizedFeature(DistillLoss):
         self.adapter = build_adapter("NormalizedFeature", student.feature_channels, teacher.feature_channels)
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        feature = self.adapter(inputs.student.feature)
-        target = resize_like(inputs.teacher.feature, feature)
+        feature, target = tapped_maps(inputs, "feature")
+        feature = self.adapter(feature)
         if self.config.norm == "pixel":
             error = (F.normalize(feature, dim=1) - F.normalize(target, dim=1)).square().sum(1)  # (N, h, w)
         else:

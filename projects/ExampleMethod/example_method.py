@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fakd.functional.resize import resize_like
-from fakd.losses import DistillLoss, option
+from fakd.losses import DistillLoss, option, tapped_maps
 from fakd.registry import DISTILL_LOSS_REGISTRY
 from fakd.structures import LossInputs, SegSpec
 
@@ -34,8 +33,7 @@ class CosineFeature(DistillLoss):
             self.projector = nn.Conv2d(student.feature_channels, teacher.feature_channels, 1, bias=False)
 
     def forward(self, inputs: LossInputs) -> Tensor:
-        feature = self.projector(inputs.student.feature)
-        target = resize_like(inputs.teacher.feature, feature)
-        distance = 1 - F.cosine_similarity(feature, target, dim=1)
+        feature, target = tapped_maps(inputs, "feature")
+        distance = 1 - F.cosine_similarity(self.projector(feature), target, dim=1)
         distance = (distance - self.config.margin).clamp(min=0) * inputs.kept
         return distance.sum() / inputs.kept.sum().clamp(min=1)

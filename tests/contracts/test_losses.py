@@ -151,6 +151,17 @@ def test_finite_scalar_with_a_gradient(name, case):
 
 
 @every_loss
+@pytest.mark.parametrize("of_student, of_teacher", [(2, 1), (1, 2), (2, 3)])
+def test_networks_that_saw_different_numbers_of_images_are_refused(name, of_student, of_teacher):
+    """Batches of one would otherwise be broadcast to any number."""
+    inputs = loss_inputs(
+        seg_output(STUDENT, n=of_student), seg_output(TEACHER, n=of_teacher), draw_labels(n=of_student)
+    )
+    with pytest.raises(ValueError, match="images"):
+        build(name, STUDENT, TEACHER)(inputs)
+
+
+@every_loss
 def test_zero_for_equal_networks(name):
     loss = build(name, STUDENT, STUDENT, **TEACHER_ALONE.get(name, {}))
     if list(loss.parameters()):
