@@ -59,8 +59,7 @@ class DepthwiseSeparableASPPHead(ASPPHead):
     """ASPP of separable convolutions and a decoder on the finest map (Chen et al. 2018), DeepLabV3+.
 
     Args:
-        c1_feature: name of the finest map.
-        c1_channels: what it is reduced to.
+        c1_channels: what the finest map is reduced to.
         **kwargs: see :class:`ASPPHead`.
     """
 
@@ -69,13 +68,11 @@ class DepthwiseSeparableASPPHead(ASPPHead):
         in_channels: Mapping[str, int],
         channels: int,
         num_classes: int,
-        c1_feature: str = "res2",
         c1_channels: int = 48,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
-        self.c1_feature = c1_feature
-        self.c1_bottleneck = ConvBNReLU(in_channels[c1_feature], c1_channels)
+        self.c1_bottleneck = ConvBNReLU(in_channels["res2"], c1_channels)
         self.sep_bottleneck = nn.Sequential(
             SeparableConv(channels + c1_channels, channels), SeparableConv(channels, channels)
         )
@@ -92,6 +89,6 @@ class DepthwiseSeparableASPPHead(ASPPHead):
         return SeparableConv(in_channels, channels, dilation)
 
     def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
-        c1 = self.c1_bottleneck(stages[self.c1_feature])
+        c1 = self.c1_bottleneck(stages["res2"])
         coarse = self.resize(super().decode(stages), like=c1)
         return self.sep_bottleneck(torch.cat([coarse, c1], dim=1))

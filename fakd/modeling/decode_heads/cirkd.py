@@ -25,7 +25,6 @@ class CIRKDDeepLabHead(DecodeHead):
     Args:
         in_feature: name of the map.
         dilations: of the branches; 1 is a 1x1 convolution.
-        project_dropout: of single values, after the 1x1 convolution.
         **kwargs: see :class:`DecodeHead`.
     """
 
@@ -36,7 +35,6 @@ class CIRKDDeepLabHead(DecodeHead):
         num_classes: int,
         in_feature: str = "res5",
         dilations: Sequence[int] = (1, 12, 24, 36),
-        project_dropout: float = 0.5,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
@@ -45,7 +43,7 @@ class CIRKDDeepLabHead(DecodeHead):
         self.aspp_modules = nn.ModuleList(ASPPHead.branch(width, channels, d) for d in dilations)
         self.image_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), ConvBNReLU(width, channels))
         self.project = ConvBNReLU((len(dilations) + 1) * channels, channels)
-        self.project_dropout = nn.Dropout(project_dropout)
+        self.project_dropout = nn.Dropout(0.5)  # of single values
         self.bottleneck = ConvBNReLU(channels, channels, 3)
 
     @classmethod

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ...registry import DECODE_HEAD_REGISTRY
 from .base import ConvBNReLU, DecodeHead
 
+_TILE = 8  # its side; maps are padded to whole tiles, and the zeros take part in the attention
+
 
 class SelfAttention(nn.Module):
     """Self-attention of the pixels of a small map, without a residual.
@@ -50,7 +52,6 @@ class ISAHead(DecodeHead):
     Args:
         in_feature: name of the map.
         isa_channels: of queries and keys.
-        tile: side of a tile. Maps are padded to whole tiles, and the zeros take part in the attention.
         **kwargs: see :class:`DecodeHead`.
     """
 
@@ -61,12 +62,10 @@ class ISAHead(DecodeHead):
         num_classes: int,
         in_feature: str = "res5",
         isa_channels: int = 256,
-        tile: int = 8,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, channels, num_classes, **kwargs)
         self.in_feature = in_feature
-        self.tile = tile
         self.in_conv = ConvBNReLU(in_channels[in_feature], channels, 3)
         self.global_relation = SelfAttention(channels, isa_channels)
         self.local_relation = SelfAttention(channels, isa_channels)
@@ -82,7 +81,7 @@ class ISAHead(DecodeHead):
 
     def _attend(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        t = self.tile
+        t = _TILE
         extra_h, extra_w = -h % t, -w % t
         top, left = extra_h // 2, extra_w // 2
         x = F.pad(x, (left, extra_w - left, top, extra_h - top))

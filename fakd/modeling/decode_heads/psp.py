@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ...registry import DECODE_HEAD_REGISTRY
 from .base import ConvBNReLU, DecodeHead
 
+_POOLED = (1, 2, 3, 6)  # sides of the pooled maps
+
 
 @DECODE_HEAD_REGISTRY.register()
 class PSPHead(DecodeHead):
@@ -18,7 +20,6 @@ class PSPHead(DecodeHead):
 
     Args:
         in_feature: name of the map.
-        pool_scales: side of each pooled map.
         pool_channels: channels of each pooled map; ``channels`` if not given.
         **kwargs: see :class:`DecodeHead`.
     """
@@ -29,7 +30,6 @@ class PSPHead(DecodeHead):
         channels: int,
         num_classes: int,
         in_feature: str = "res5",
-        pool_scales: Sequence[int] = (1, 2, 3, 6),
         pool_channels: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -38,10 +38,9 @@ class PSPHead(DecodeHead):
         width = in_channels[in_feature]
         pool_channels = pool_channels or channels
         self.psp_modules = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvBNReLU(width, pool_channels))
-            for scale in pool_scales
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvBNReLU(width, pool_channels)) for scale in _POOLED
         )
-        self.bottleneck = ConvBNReLU(width + len(pool_scales) * pool_channels, channels, 3)
+        self.bottleneck = ConvBNReLU(width + len(_POOLED) * pool_channels, channels, 3)
 
     def decode(self, stages: Mapping[str, Tensor]) -> Tensor:
         x = stages[self.in_feature]
