@@ -1,16 +1,13 @@
-"""Every experiment of the papers' tables is a config, and every network of them one that builds."""
+"""Every experiment of the papers' tables is a config, trained as its paper says."""
 
 import functools
 from pathlib import Path
 
 import pytest
-import torch
-from detectron2.modeling import build_model
 
-from fakd.config import RECIPES, find_experiment, load_config, read_experiments, read_paper
+from fakd.config import find_experiment, load_config, read_experiments, read_paper
 
 ROOT = Path(__file__).parents[2]
-NETWORKS = sorted(p.stem for p in (ROOT / "configs" / "voc2012_aug").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -22,34 +19,12 @@ load_teacher = functools.cache(load_config)
 
 
 def load(experiment):
-    if not (RECIPES / f"{experiment.recipe}.yaml").is_file():
-        pytest.skip(f"the recipe '{experiment.recipe}' is not written yet")
     return load_config(experiment.config_file, experiment.opts, experiment.recipe)
 
 
 @pytest.mark.parametrize("project", ["FAKD", "CIRKD"])
-@pytest.mark.parametrize(
-    "method",
-    [
-        "student",
-        "skds",
-        "ifvd",
-        "cirkd",
-        "cirkd_voc",
-        "cwd",
-        "cwd_mmseg",
-        "dsd",
-        "fakd_paper",
-        "pd",
-        "fakd_pd",
-        "more",
-    ],
-)
-def test_every_experiment_resolves(project, method):
+def test_every_experiment_resolves(project):
     for name, experiment in read_experiments(project).items():
-        own = "=" in name if method == "more" else name.endswith(f"/{method}")
-        if not own:
-            continue
         assert name.rpartition("/")[2].partition("-")[0] == experiment.recipe
         cfg = load(experiment)
         alone = experiment.recipe == "student"
@@ -70,16 +45,6 @@ def test_every_experiment_resolves(project, method):
 
 def test_a_lambda_of_table_5_reaches_the_loss():
     assert load(find_experiment("FAKD/ade20k/pspnet_r18/fakd_paper-lambda=2.5")).KD.FAKDChannel.LAMBDA == 2.5
-
-
-@pytest.mark.parametrize("name", [*NETWORKS, "cirkd_deeplabv3_mbv2", "cirkd_segformer_b0"])
-def test_every_network_builds(name):
-    dataset = "voc2012_aug" if name in NETWORKS else "cityscapes"
-    opts = ["MODEL.BACKBONE.PRETRAINED", "none", "MODEL.DEVICE", "meta"]
-    cfg = load_config(f"configs/{dataset}/{name}.yaml", opts, "student")
-    with torch.device("meta"):
-        model = build_model(cfg)
-    assert model.spec.num_classes == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
 
 
 @pytest.mark.parametrize(
