@@ -28,10 +28,11 @@ examples:
 formats:
 FORMATS
 
-The file takes "image", float32 (N, 3, H, W), and gives "scores", float32 (N, K, H, W), whose arg-max is the
-class. It holds the names and colours of the classes and how an image is prepared. It is written only if at
-least 99.9 %% of the pixels of random images have the class that PyTorch gives them; in float16 and int8 the
-mIoU on the config's test sets is measured before and after instead. Exit codes: 0 written, 1 an error.
+The file takes "image", float32 (N, C, H, W), where C is INPUT.CHANNELS, and gives "scores", float32
+(N, K, H, W), whose arg-max is the class. It holds the names and colours of the classes and how an image is
+prepared. It is written only if at least 99.9 %% of the pixels of random images have the class that PyTorch
+gives them; in float16 and int8 the mIoU on the config's test sets is measured before and after instead. Exit
+codes: 0 written, 1 an error.
 """
 
 

@@ -16,7 +16,7 @@ _MADE_AT = (2, 137, 197)
 
 
 class DeployedNetwork(nn.Module):
-    """From float32 images (N, 3, H, W) to float32 scores (N, K, H, W), what evaluation takes the arg-max of.
+    """From float32 images (N, C, H, W) to float32 scores (N, K, H, W), what evaluation takes the arg-max of.
 
     Args:
         network: a trained student; it is copied without its auxiliary head, in evaluation mode.
@@ -36,7 +36,7 @@ class DeployedNetwork(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Scores (N, K, H, W) of images (N, 3, H, W)."""
+        """Scores (N, K, H, W) of images (N, C, H, W)."""
         x = self.network.normalize(image) if self.normalize else image
         logits = self.network.encode_normalized(x.to(self.dtype)).logits.float()
         corners = self.network.decode_head.align_corners

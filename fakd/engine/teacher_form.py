@@ -129,7 +129,7 @@ def _compared(output: SegOutput) -> Tensor:
 
 
 def _first_images(model: Distiller, cfg: CfgNode) -> Tensor:
-    """What the first part of the first batch shows: (N, 3, H, W) on the device."""
+    """What the first part of the first batch shows: (N, C, H, W) on the device."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = 0

@@ -350,8 +350,10 @@ def is_quantized(network: nn.Module) -> bool:
 
 
 def check_ranges(network: nn.Module, weights: str) -> None:
-    """Raises:
-    ValueError: weights were loaded that have not seen a batch in int8.
+    """Checks that the range of every map of an int8 network is known.
+
+    Raises:
+        ValueError: weights were loaded that have not seen a batch in int8.
     """
     for name, module in network.named_modules():
         if isinstance(module, ActivationRange) and not module.known:

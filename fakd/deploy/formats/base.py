@@ -17,7 +17,7 @@ from torch import Tensor
 from fakd.deploy.metadata import ExportMetadata
 from fakd.deploy.network import DeployedNetwork
 
-Run = Callable[[Tensor], Tensor]  # from images (N, 3, H, W) to scores (N, K, H, W), both float32 on the CPU
+Run = Callable[[Tensor], Tensor]  # from images (N, C, H, W) to scores (N, K, H, W), both float32 on the CPU
 Files = Mapping[str, bytes]  # content by the ending that follows the student's name
 OPSET = 18  # the oldest that torch.onnx writes, and so the one that most runtimes know
 
