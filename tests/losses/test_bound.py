@@ -4,6 +4,7 @@ The noise is N(0, lambda Sigma_y), drawn pixel by pixel with fixed seeds. What i
 literally, must fail here.
 """
 
+import functools
 import math
 
 import pytest
@@ -26,6 +27,7 @@ class Problem:
     """One image with random feature, classifier, teacher, labels and full-rank covariances."""
 
     def __init__(self, seed=0, scale=1.0):
+        self.seed = seed
         g = torch.Generator().manual_seed(seed)
 
         def draw(*shape):
@@ -41,8 +43,14 @@ class Problem:
 
     def draws(self, lambda_, seed=1):
         """(draws, C, M) logits of augmented features."""
-        noise = augmentation_draws(self.sigma, self.labels.flatten(), lambda_, DRAWS, seed)
-        return self.logits.flatten(2) + torch.einsum("ca,dma->dcm", self.weight, noise)
+        return self.augmented(unit_noise(self.seed, "label", seed), lambda_)
+
+    def draws_of_class(self, c, lambda_):
+        """Likewise with the covariance of class c at every pixel."""
+        return self.augmented(unit_noise(self.seed, c, seed=c), lambda_)
+
+    def augmented(self, noise, lambda_):
+        return self.logits.flatten(2) + torch.einsum("ca,dma->dcm", self.weight, math.sqrt(lambda_) * noise)
 
     def value(self, name, **options):
         """The loss of the package in its cross-entropy form, with this problem's covariances."""
@@ -54,6 +62,20 @@ class Problem:
         entropy = channel_entropy if name == "FAKDChannel" else pixel_entropy
         value = loss(LossInputs(student, teacher, self.labels, valid, 0.5)).item()
         return value + entropy(self.teacher, options["TAU"])
+
+
+@functools.lru_cache(maxsize=8)  # 15 MB each
+def unit_noise(problem, of, seed):
+    """(draws, M, A) noise of a problem, which does not depend on its scale, for a lambda of one.
+
+    Args:
+        problem: its seed.
+        of: "label", or the class whose covariance every pixel has.
+        seed: of the noise.
+    """
+    like = Problem(problem)
+    labels = like.labels.flatten() if of == "label" else torch.full((M,), of)
+    return augmentation_draws(like.sigma, labels, 1.0, DRAWS, seed)
 
 
 def sampled_cwd(problem, tau, lambda_):
@@ -127,9 +149,7 @@ def test_sampled_pd_is_below_its_bound(tau, lambda_, of):
     else:
         values = torch.zeros(DRAWS, M, dtype=torch.float64)
         for c in range(C):
-            noise = augmentation_draws(problem.sigma, torch.full((M,), c), lambda_, DRAWS, seed=c)
-            z = problem.logits.flatten(2) + torch.einsum("ca,dma->dcm", problem.weight, noise)
-            values -= p[:, c] * (z / tau).log_softmax(1)[:, c]
+            values -= p[:, c] * (problem.draws_of_class(c, lambda_) / tau).log_softmax(1)[:, c]
     mean, error = mean_and_error(tau**2 * values.mean(1))
     options = {"TAU": tau, "LAMBDA": lambda_, "COVARIANCE_OF": of}
     bound = problem.value("FAKDPixel", FORM="bound", **options)
