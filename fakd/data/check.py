@@ -21,7 +21,7 @@ from .bands import is_array, read_array, read_shown
 from .datasets.colours import palette
 from .images import decode, open_image, size_error
 from .labels import read_label
-from .records import evenly_spaced
+from .selection import evenly_spaced
 
 SHOWN = 18  # images on the contact sheet
 _COLUMNS, _TILE, _GAP, _LINE = 6, (192, 145), 4, 24

@@ -1,11 +1,16 @@
-"""Which pictures are trained on with their labels, and which without."""
+"""Which pictures are trained on with their labels, which without, and which stand for a whole set."""
 
 import logging
+from collections.abc import Sequence
+from typing import TypeVar
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 
 logger = logging.getLogger(__name__)
+
+Record = TypeVar("Record")
 
 
 def labelled_records(cfg: CfgNode) -> list[dict]:
@@ -87,3 +92,9 @@ def unlabelled_count(cfg: CfgNode, available: int) -> int:
             "picture: raise SOLVER.IMS_PER_BATCH, or set the share to 0 or 1 if that is meant."
         )
     return count
+
+
+def evenly_spaced(records: Sequence[Record], count: int) -> list[Record]:
+    """At most ``count`` records, spread over the whole set: neighbours in a video show the same."""
+    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
+    return [records[i] for i in chosen]

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fakd.data import SemSegMapper
-from fakd.data.records import evenly_spaced
+from fakd.data.selection import evenly_spaced
 from fakd.modeling import Segmentor
 from fakd.modeling.batch import stack_images
 from fakd.modeling.quantized import ActivationRange, begin, prepare

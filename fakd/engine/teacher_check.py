@@ -15,7 +15,7 @@ from torch import nn
 
 from fakd.checkpoint import zoo
 from fakd.data import build_test_loader
-from fakd.data.records import evenly_spaced
+from fakd.data.selection import evenly_spaced
 from fakd.evaluation import SegEvaluator
 from fakd.files import atomic_write
 from fakd.validation import parse, read_json

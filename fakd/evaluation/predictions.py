@@ -19,7 +19,7 @@ from torch import Tensor
 from fakd.data.bands import read_shown
 from fakd.data.datasets.colours import colour_map, palette
 from fakd.data.labels import label_reader
-from fakd.data.records import evenly_spaced
+from fakd.data.selection import evenly_spaced
 from fakd.files import atomic_write
 
 FORMATS = ("png", "json")
@@ -98,18 +98,19 @@ class PredictionImages(DatasetEvaluator):
 
     Args:
         dataset_name: registered dataset.
-        count: how many images at most.
     """
 
+    _COUNT = 4  # at most
     _WIDTH = 512  # of one of the three pictures, at most
 
-    def __init__(self, dataset_name: str, count: int = 4) -> None:
+    def __init__(self, dataset_name: str) -> None:
         metadata = MetadataCatalog.get(dataset_name)
         self._name, self._palette = dataset_name, palette(metadata)
         self._read_label = label_reader(metadata)
         records = DatasetCatalog.get(dataset_name)
         records = records[: math.ceil(len(records) / comm.get_world_size())]  # a rank gets neighbours
-        self._labels = {r["file_name"]: r["sem_seg_file_name"] for r in evenly_spaced(records, count)}
+        shown = evenly_spaced(records, self._COUNT)
+        self._labels = {r["file_name"]: r["sem_seg_file_name"] for r in shown}
         self.reset()
 
     def reset(self) -> None:

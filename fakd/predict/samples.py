@@ -17,7 +17,7 @@ from fakd.data import SemSegMapper
 from fakd.data.bands import read_shown
 from fakd.data.datasets.colours import palette
 from fakd.data.labels import label_reader
-from fakd.data.records import evenly_spaced
+from fakd.data.selection import evenly_spaced
 from fakd.evaluation import as_tested
 from fakd.modeling.batch import stack_images
 
