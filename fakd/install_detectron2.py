@@ -105,8 +105,8 @@ def read_manifest(path: Path) -> dict[str, str]:
     return {name: digest for digest, name in (line.split() for line in path.read_text().splitlines())}
 
 
-def extract_package(bundle: Path, manifest: dict[str, str], prefix: str = "LabGym") -> dict[str, bytes]:
-    """Take the Python files of `<prefix>/detectron2` from a wheel, undo the prefix, check every digest.
+def extract_package(bundle: Path, manifest: dict[str, str]) -> dict[str, bytes]:
+    """Take the Python files of `LabGym/detectron2` from a wheel, undo the prefix, check every digest.
 
     Raises:
         InstallError: a file is missing, not in the manifest, or differs from upstream's.
@@ -114,9 +114,9 @@ def extract_package(bundle: Path, manifest: dict[str, str], prefix: str = "LabGy
     files = {}
     with zipfile.ZipFile(bundle) as archive:
         for name in archive.namelist():
-            if name.startswith(f"{prefix}/detectron2/") and name.endswith(".py"):
-                content = archive.read(name).replace(f"{prefix}.detectron2".encode(), b"detectron2")
-                files[name.removeprefix(f"{prefix}/")] = content
+            if name.startswith("LabGym/detectron2/") and name.endswith(".py"):
+                content = archive.read(name).replace(b"LabGym.detectron2", b"detectron2")
+                files[name.removeprefix("LabGym/")] = content
     for name in sorted(files.keys() ^ manifest.keys()):
         raise InstallError(
             f"{bundle.name}: {name} is {'not in the manifest' if name in files else 'missing'}"

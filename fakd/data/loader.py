@@ -220,7 +220,7 @@ def _start_method(workers: int) -> str | None:
     return "fork" if workers and sys.platform == "linux" else None
 
 
-def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | None = None) -> DataLoader:
+def build_train_loader(cfg: CfgNode, start_position: int = 0) -> DataLoader:
     """The endless training loader; each batch is a list of dicts, this process's share of the total.
 
     Building is cheap and starts no worker: iteration does.
@@ -229,7 +229,6 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | N
         cfg: reads SEED, DATASETS, SOLVER.IMS_PER_BATCH and ACCUMULATE, DATALOADER and the mapper's keys.
         start_position: number of samples already consumed by all processes together: a resumed run passes
             batches drawn so far times IMS_PER_BATCH. ``loader.sampler.start`` may also be set later.
-        mapper: in place of :class:`SemSegMapper`.
 
     Raises:
         ValueError: IMS_PER_BATCH is not divisible by the number of processes, a training set has no labels,
@@ -251,7 +250,7 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0, mapper: Mapper | N
         sampler: PositionSampler = MixedSampler(*sizes, seed, start_position, parts=cfg.SOLVER.ACCUMULATE)
     else:
         sampler = PositionSampler(len(records), seed, start_position)
-    mapper = mapper or SemSegMapper(cfg, is_train=True)
+    mapper = SemSegMapper(cfg, is_train=True)
     shown = DatasetFromList([*records, *others], copy=False)
     dataset: Dataset = PositionDataset(shown, mapper, seed)
     if cfg.KD.TEACHER.CACHE:

@@ -33,6 +33,7 @@ _METHODS = (
     *("fakd_pd", "cwd_cirkd", "fakd_pd_paper", "skds_cirkd", "ifvd_cirkd", "cirkd_batch", "cirkd_voc", "jml"),
 )
 _MIN_SPAN = 5.0  # points of mIoU
+_LONGEST_NAME = 20  # characters
 
 
 def styles(table: RunTable) -> dict[str, dict[str, Any]]:
@@ -254,9 +255,9 @@ def _lies_in(frame: BboxBase, box: Bbox) -> bool:
     return frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
 
 
-def short(name: str, length: int = 20) -> str:
+def short(name: str) -> str:
     """A name that fits beside a picture."""
-    return name if len(name) <= length else name[: length - 1] + "…"
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def _grouped_bars(axes: Axes, values: pd.DataFrame, table: RunTable) -> None:
