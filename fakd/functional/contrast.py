@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from .relation import unit_vectors
 
 # Entries of a tile. On the CPU its temporaries stay in the cache; elsewhere launches cost more than memory.
 CPU_TILE = 1 << 18
@@ -30,8 +31,8 @@ LEAST_TAU = 0.02
 
 
 def unit_rows(feature: Tensor) -> Tensor:
-    """(N, A, h, w) to (N, M, A) vectors of length one; zeros stay zeros."""
-    return F.normalize(feature.flatten(2).transpose(1, 2), dim=2)
+    """(N, A, h, w) to (N, M, A) vectors of length one; zeros stay zeros, without gradient."""
+    return unit_vectors(feature.flatten(2).transpose(1, 2), 2)
 
 
 def pairwise_kl(student: Tensor, teacher: Tensor, tau: float) -> Tensor:

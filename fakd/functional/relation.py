@@ -26,10 +26,14 @@ def unit_vectors(x: Tensor, dim: int, short: float = SHORT, detach_norm: bool = 
         short: the length below which a vector counts as zero.
         detach_norm: take the length for a constant in the gradient.
     """
-    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    if detach_norm:
-        norm = norm.detach()
-    return torch.where(norm > short, x / norm.clamp(min=short), 0)
+    length = _lengths(x, dim, short).unsqueeze(dim)
+    return x / (length.detach() if detach_norm else length)
+
+
+def _lengths(x: Tensor, dim: int, short: float = SHORT) -> Tensor:
+    """Lengths of vectors along ``dim``; infinite for short ones, so that any quotient by them is zero."""
+    length = torch.linalg.vector_norm(x, dim=dim)
+    return length.masked_fill(length <= short, torch.inf)
 
 
 def standardized(logits: Tensor) -> Tensor:
@@ -117,7 +121,7 @@ def centre_similarity(feature: Tensor, labels: Tensor, num_classes: int) -> Tens
         num_classes: K.
 
     Returns:
-        (N, h, w).
+        (N, h, w). The cosine of a vector that is short is 0, without gradient.
     """
     return _CentreSimilarity.apply(feature, labels, num_classes)
 
@@ -182,8 +186,8 @@ def _centres(rows: Tensor, segment: Tensor, segments: int) -> tuple[Tensor, Tens
     mean = rows.new_zeros(segments, rows.shape[1]).index_add_(0, segment, rows)
     count = rows.new_zeros(segments).index_add_(0, segment, torch.ones_like(rows[:, 0])).add_(1e-6)
     mean /= count[:, None]
-    size = torch.linalg.vector_norm(mean, dim=1).clamp_(min=SHORT)
-    return torch.linalg.vector_norm(rows, dim=1).clamp_(min=SHORT), mean.div_(size[:, None]), size, count
+    size = _lengths(mean, 1)
+    return _lengths(rows, 1), mean.div_(size[:, None]), size, count
 
 
 def _images(feature: Tensor) -> list[slice]:

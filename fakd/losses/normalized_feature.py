@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..functional.relation import standardized_channels
+from ..functional.relation import standardized_channels, unit_vectors
 from ..layers import build_adapter
 from ..registry import DISTILL_LOSS_REGISTRY
 from ..structures import LossInputs, SegSpec
@@ -57,7 +56,7 @@ class NormalizedFeature(DistillLoss):
         feature, target = tapped_maps(inputs, "feature")
         feature = self.adapter(feature)
         if self.config.norm == "pixel":
-            error = (F.normalize(feature, dim=1) - F.normalize(target, dim=1)).square().sum(1)  # (N, h, w)
+            error = (unit_vectors(feature, 1) - unit_vectors(target, 1)).square().sum(1)  # (N, h, w)
         else:
             counted = inputs.kept if self.config.mask_ignored else torch.ones_like(inputs.valid)
             student, teacher = (standardized_channels(x, counted) for x in (feature, target))

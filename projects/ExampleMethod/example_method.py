@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fakd.functional.relation import unit_vectors
 from fakd.losses import DistillLoss, option, tapped_maps
 from fakd.registry import DISTILL_LOSS_REGISTRY
 from fakd.structures import LossInputs, SegSpec
@@ -34,6 +34,7 @@ class CosineFeature(DistillLoss):
 
     def forward(self, inputs: LossInputs) -> Tensor:
         feature, target = tapped_maps(inputs, "feature")
-        distance = 1 - F.cosine_similarity(self.projector(feature), target, dim=1)
+        cosine = (unit_vectors(self.projector(feature), 1) * unit_vectors(target, 1)).sum(1)  # (N, h, w)
+        distance = 1 - cosine
         distance = (distance - self.config.margin).clamp(min=0) * inputs.kept
         return distance.sum() / inputs.kept.sum().clamp(min=1)

@@ -161,6 +161,34 @@ def test_networks_that_saw_different_numbers_of_images_are_refused(name, of_stud
         build(name, STUDENT, TEACHER)(inputs)
 
 
+def largest_gradient(name, zeroed):
+    """The largest of the student's gradients where what the index selects of its maps is zero."""
+    torch.manual_seed(0)
+    inputs = case_inputs("no void")
+    maps = inputs.student
+    with torch.no_grad():
+        feature, stages = maps.feature.clone(), {tap: x.clone() for tap, x in maps.stages.items()}
+        for x in (feature, *stages.values()):
+            x[zeroed] = 0
+    maps = replace(
+        maps, feature=feature.requires_grad_(), stages={k: x.requires_grad_() for k, x in stages.items()}
+    )
+    logits = torch.einsum("ka,nahw->nkhw", maps.weight, feature) + maps.bias[:, None, None]
+    build(name, STUDENT, TEACHER)(replace(inputs, student=replace(maps, logits=logits))).backward()
+    gradients = [x.grad for x in leaves(maps) if x.grad is not None]
+    assert all(g.isfinite().all() for g in gradients)
+    return max(g.abs().max().item() for g in gradients)
+
+
+@every_loss
+@pytest.mark.parametrize("zeroed", ["a pixel", "an image"])
+def test_zeros_get_no_larger_gradients_than_others(name, zeroed):
+    """A vector of no length has no direction; 1 / length would be a gradient of 1e8 and more."""
+    index = (0, slice(None), 2, 3) if zeroed == "a pixel" else (0,)
+    ordinary = largest_gradient(name, ([],))
+    assert largest_gradient(name, index) <= 100 * ordinary
+
+
 @every_loss
 def test_zero_for_equal_networks(name):
     loss = build(name, STUDENT, STUDENT, **TEACHER_ALONE.get(name, {}))
