@@ -66,7 +66,7 @@ def margin_variance_by_label(weight: Tensor, covariance: Tensor) -> Tensor:
     if covariance.dim() == 2:
         cross = (weight * covariance[:, None]) @ weight.T
     else:
-        cross = torch.stack([weight @ c @ weight.T for c in covariance])
+        cross = weight @ covariance @ weight.T
     own = cross.diagonal(dim1=1, dim2=2)
     return (own[:, :, None] - cross - cross.transpose(1, 2) + own[:, None, :]).clamp_min(0)
 

@@ -252,6 +252,26 @@ def test_no_tensor_has_an_entry_per_pixel_and_pair_of_classes(by_label, largest,
     assert largest_tensor.elements <= 2 * m * k
 
 
+class Operations(TorchDispatchMode):
+    """Counts the operations while it is active."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_operation_is_repeated_for_every_class():
+    counts = []
+    for k in (2, augmentation.CHUNK):
+        with Operations() as operations:
+            for function in (logit_variance, margin_variance, margin_variance_by_label):
+                function(*random_classifier(k))
+        counts.append(operations.count)
+    assert counts[0] == counts[1]
+
+
 def test_tables_cost_no_more_than_the_covariances():
     k, a = 20, 32
     weight, covariance = random_classifier(k, a)
