@@ -22,7 +22,8 @@ class PseudoLabels:
 
     def __init__(self, confidence: float, ignore_value: int) -> None:
         self.confidence, self.ignore_value = confidence, ignore_value
-        self._share: list[Tensor] = []
+        self._shares: Tensor | float = 0.0  # summed over the steps since the last log
+        self._steps = 0
 
     def __call__(self, labels: Tensor, unlabelled: Tensor, logits: Tensor) -> Tensor:
         """The labels with those of the teacher.
@@ -44,15 +45,16 @@ class PseudoLabels:
             )
         probability, label = resize_like(logits, labels[:, None]).softmax(1).max(1)
         sure = unlabelled & (probability >= self.confidence)
-        self._share.append(sure.sum() / unlabelled.sum().clamp(min=1))
+        self._shares = self._shares + sure.sum() / unlabelled.sum().clamp(min=1)
+        self._steps += 1
         return torch.where(sure, label, labels)
 
     def pop_scalars(self) -> dict[str, Tensor]:
         """The share of unlabelled pixels that got a label since the last call; warns if none did."""
-        if not self._share:
+        if not self._steps:
             return {}
-        share = torch.stack(self._share).mean()
-        self._share.clear()
+        share = torch.as_tensor(self._shares / self._steps)
+        self._shares, self._steps = 0.0, 0
         if share == 0:
             logger.warning(
                 "No pixel of the unlabelled images passes KD.PSEUDO_CONFIDENCE %g: lower it, or set it to 1 "

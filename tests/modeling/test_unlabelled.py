@@ -1,6 +1,7 @@
 """Pictures without labels in a Distiller's batch: who skips them, who uses them, and the teacher's
 classes."""
 
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from fakd.functional.resize import resize_like
 from fakd.modeling import Distiller
+from fakd.modeling.pseudo_labels import PseudoLabels
 from fakd.structures import LossInputs
 
 LABEL_READERS = ("BPKD", "DKD", "FAKDChannel", "FAKDPixel", "IFVD", "JML")
@@ -90,6 +92,19 @@ def test_sure_pixels_take_the_teacher_s_class(quantile):
     assert torch.equal(inputs.labels[0], plain.labels[0])  # where somebody labelled, nothing changes
     share = logged["pseudo_labels/share"].item()
     assert share == pytest.approx((sure.sum() / inputs.unlabelled.sum()).item())
+
+
+def test_the_share_is_the_mean_of_the_steps_and_what_is_kept_for_it_does_not_grow():
+    pseudo, sizes = PseudoLabels(0.9, VOID), []
+    logits = torch.zeros(1, 2, 1, 4)
+    unlabelled = torch.ones(1, 1, 4, dtype=torch.bool)
+    for step in range(100):
+        logits[0, 0, 0, step % 4] = 9.0  # one more pixel is sure, until all are
+        pseudo(torch.full((1, 1, 4), VOID), unlabelled, logits)
+        sizes.append(len(pickle.dumps(vars(pseudo))))
+    assert sizes[1] == sizes[99]
+    assert pseudo.pop_scalars()["pseudo_labels/share"].item() == pytest.approx((0.25 + 0.5 + 0.75 + 97) / 100)
+    assert pseudo.pop_scalars() == {}
 
 
 def test_a_confidence_that_no_pixel_passes_is_warned_of(caplog):
