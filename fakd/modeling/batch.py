@@ -13,8 +13,8 @@ def stack_images(samples: list[dict[str, Any]], padding: Tensor) -> ImageList:
     """The raw images as one float batch, padded on the right and bottom.
 
     Args:
-        samples: each with ``image`` (3, H, W).
-        padding: (3, 1, 1) value per channel of what is padded, on the device of the batch. A network's
+        samples: each with ``image`` (C, H, W).
+        padding: (C, 1, 1) value per channel of what is padded, on the device of the batch. A network's
             ``pixel_mean`` is zero once normalised, with which convolutions pad too.
     """
     raw = [x["image"].to(padding.device, non_blocking=True) for x in samples]

@@ -45,7 +45,7 @@ class CachedTeacher(nn.Module):
         """The teacher's maps of a batch.
 
         Args:
-            images: (N, 3, H, W), for their device.
+            images: (N, C, H, W), for their device.
             batched_inputs: the dicts of the images, each with its ``view``, a row of the cache.
         """
         maps = self.cache.read([each["view"] for each in batched_inputs])

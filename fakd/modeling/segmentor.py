@@ -173,7 +173,7 @@ class Segmentor(nn.Module):
         )
 
     def encode(self, images: Tensor) -> SegOutput:
-        """Every map a distillation loss may use, not up-sampled, from images (N, 3, H, W) of 0 to 255."""
+        """Every map a distillation loss may use, not up-sampled, from images (N, C, H, W) of 0 to 255."""
         return self.encode_normalized(self.normalize(images))
 
     def encode_normalized(self, images: Tensor) -> SegOutput:
@@ -192,7 +192,7 @@ class Segmentor(nn.Module):
         """detectron2's contract.
 
         Args:
-            batched_inputs: per image ``image`` (3, H, W) in ``input_format``, 0 to 255; in training
+            batched_inputs: per image ``image`` (C, H, W) in ``input_format``, 0 to 255; in training
                 ``sem_seg`` (H, W) labels; in evaluation ``height`` and ``width`` of the result, if they
                 differ from the image's.
 
@@ -206,7 +206,7 @@ class Segmentor(nn.Module):
         return self.predict(self.encode(images.tensor), images, batched_inputs)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) of 0 to 255 to what the backbone was trained on."""
+        """(N, C, H, W) of 0 to 255 to what the backbone was trained on."""
         return (images - self.pixel_mean) / self.pixel_std
 
     def losses(self, output: SegOutput, labels: Tensor) -> dict[str, Tensor]:

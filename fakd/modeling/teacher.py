@@ -40,7 +40,7 @@ class FrozenTeacher(nn.Module):
         """The teacher's maps of a batch.
 
         Args:
-            images: (N, 3, H, W) of 0 to 255, in the order of ``input_format``.
+            images: (N, C, H, W) of 0 to 255, in the order of ``input_format``.
             batched_inputs: the dicts that ``images`` were stacked from. Unused here; a replacement of
                 this module may identify a batch by them.
         """
