@@ -43,6 +43,8 @@ SIZES = {"common": (9, 11), "one row": (17, 8), "large": (64, 64)}
 
 # Losses that PyTorch cannot trace into one graph, with the reason.
 NO_GRAPH = {"SKDSHolistic": "it trains its critic in the forward pass, with an optimizer of its own"}
+# Between them they call every autograd function of the losses; tracing all of them takes long.
+TRACED = ("CIRKDBatch", "CIRKDMemory", "FAKDPixel", "IFVD", "SKDSPair")
 # Losses whose gradients are computed in the forward pass, for which tensors that claim to be CUDA's need a
 # driver.
 TRAINED_APART = {"SKDSHolistic"}
@@ -90,7 +92,9 @@ def test_a_finer_teacher_is_resized_without_a_value(name):
     build(name).to("meta")(meta_inputs(teacher_size=(18, 21))).backward()
 
 
-@every_loss
+@pytest.mark.parametrize(
+    "name", [*TRACED, *(pytest.param(name, marks=pytest.mark.slow) for name in LOSSES if name not in TRACED)]
+)
 def test_a_loss_is_one_graph(name):
     """torch.compile follows the loss of an accelerator to its end, forward and backward."""
     if name in NO_GRAPH:
