@@ -161,6 +161,7 @@ def test_the_tool_lists_the_networks_and_names_an_unknown_one(tool):
     assert code == 1 and text.startswith("error: no package of the registry")
 
 
+@pytest.mark.slow  # two wheels from the package registry
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv2_100"])
 def test_the_registrys_own_files_are_the_known_ones(name, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
