@@ -45,7 +45,9 @@ def standardized(logits: Tensor) -> Tensor:
     Args:
         logits: (N, K, M).
     """
-    centred = logits - logits.mean(1, keepdim=True)  # (N, K, M)   z - mean
+    centred = logits  # (N, K, M)
+    for _ in range(2):  # z - mean; the second time takes off what the rounding of a large mean left
+        centred = centred - centred.mean(1, keepdim=True)
     return logits.shape[1] ** 0.5 * unit_vectors(centred, 1, short=1e-4)  # sigma = |z - mean| / sqrt(K)
 
 
@@ -60,8 +62,9 @@ def standardized_channels(feature: Tensor, valid: Tensor) -> Tensor:
     """
     weight = valid.flatten(1)[:, None].to(feature.dtype)  # (N, 1, M)
     count = weight.sum(2, keepdim=True)  # (N, 1, 1)
-    x = feature.flatten(2)  # (N, A, M)
-    centred = (x - (x * weight).sum(2, keepdim=True) / count.clamp(min=1)) * weight  # (N, A, M)
+    centred = feature.flatten(2)  # (N, A, M)
+    for _ in range(2):  # as above
+        centred = (centred - (centred * weight).sum(2, keepdim=True) / count.clamp(min=1)) * weight
     return (count.sqrt() * unit_vectors(centred, 2, short=1e-4)).view_as(feature)
 
 

@@ -103,9 +103,10 @@ def test_mean_and_scale_of_a_channel_do_not_count():
     assert build(norm="channel")(inputs).item() == pytest.approx(value.item(), rel=1e-4)
 
 
-def test_a_constant_channel_is_zero_without_gradient():
-    feature = torch.full((1, 2, 4, 5), 3.7, requires_grad=True)
-    value = standardized_channels(feature, torch.ones(1, 4, 5, dtype=torch.bool))
+@pytest.mark.parametrize("constant, size", [(3.7, (4, 5)), (10.7, (64, 64)), (-12345.6, (61, 67))])
+def test_a_constant_channel_is_zero_without_gradient(constant, size):
+    feature = torch.full((1, 2, *size), constant, requires_grad=True)
+    value = standardized_channels(feature, torch.ones(1, *size, dtype=torch.bool))
     value.sum().backward()
     assert not value.any() and not feature.grad.any()
 

@@ -103,8 +103,9 @@ def test_scale_and_shift_of_the_logits_do_not_count_if_they_are_standardised(nam
     assert loss(moved).item() == pytest.approx(loss(inputs).item(), abs=1e-12)
 
 
-def test_equal_logits_are_standardised_to_zero_without_gradient():
-    logits = torch.full((1, 5, 3), 12.3, requires_grad=True)
+@pytest.mark.parametrize("constant, num_classes", [(12.3, 5), (1000.1, 19), (-1000.3, 150)])
+def test_equal_logits_are_standardised_to_zero_without_gradient(constant, num_classes):
+    logits = torch.full((1, num_classes, 3), constant, requires_grad=True)
     value = standardized(logits)
     value.sum().backward()
     assert not value.any() and not logits.grad.any()
