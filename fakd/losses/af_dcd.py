@@ -34,6 +34,11 @@ class AfDCD(MGD):
     The text and the weights of the paper were not at hand: what is described here is what was made of public
     descriptions. ``groups`` is reduced to what divides the teacher's channels. Maps are padded to whole
     patches, and what is padded takes no part. Void pixels take part unless ``mask_ignored``.
+
+    Memory: the backward pass of the distances (``cdist`` with p = 1) makes, on a GPU, an array of every
+    difference that is summed: N M / ``pool``^2 x ``patch``^2 ``groups`` A numbers. For 16 images of 64 x 64
+    and 512 channels these are 16 x 256 x 16 x 16 x 512 x 4 bytes = 2.1 GB in float32, and 16 times as many
+    without pooling.
     """
 
     paper = "Fan et al. 2023 (Af-DCD)"
