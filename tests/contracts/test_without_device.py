@@ -44,7 +44,7 @@ SIZES = {"common": (9, 11), "one row": (17, 8), "large": (64, 64)}
 # Losses that PyTorch cannot trace into one graph, with the reason.
 NO_GRAPH = {"SKDSHolistic": "it trains its critic in the forward pass, with an optimizer of its own"}
 # Between them they call every autograd function of the losses; tracing all of them takes long.
-TRACED = ("CIRKDBatch", "CIRKDMemory", "FAKDPixel", "IFVD", "SKDSPair")
+TRACED = ("PD", "FAKDPixel bound", "CIRKDBatch", "CIRKDMemory", "IFVD", "SKDSPair")
 # Losses whose gradients are computed in the forward pass, for which tensors that claim to be CUDA's need a
 # driver.
 TRAINED_APART = {"SKDSHolistic"}
@@ -100,7 +100,10 @@ def test_a_loss_is_one_graph(name):
     if name in NO_GRAPH:
         pytest.skip(NO_GRAPH[name])
     torch.compiler.reset()
-    loss = torch.compile(build(name).to("meta"), fullgraph=True, backend="eager")
+    name, *form = name.split()
+    options = {"FORM": form[0]} if form else SMALL_MAPS.get(name, {})
+    built = build_loss(name, STUDENT, TEACHER, **options)
+    loss = torch.compile(built.to("meta"), fullgraph=True, backend="eager")
     loss(meta_inputs()).backward()
 
 
