@@ -22,7 +22,7 @@ def form_of(folder):
 
 
 def quickened(folder, teacher, *opts, resumed=False):
-    cfg = tiny_config(folder, *teacher, *opts, recipe="cwd")
+    cfg = tiny_config(folder, *teacher, "KD.TEACHER.FAST", "auto", *opts, recipe="cwd")
     model = Distiller(cfg)
     quicken(model, cfg, resumed)
     return model
