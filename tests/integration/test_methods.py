@@ -20,8 +20,7 @@ METHODS = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.stem != NO
 
 @pytest.mark.parametrize("recipe", METHODS)
 def test_every_recipe_trains(tiny, teacher, tmp_path, recipe):
-    metrics = tiny(tmp_path, *teacher, *SMALL, "SOLVER.MAX_ITER", 2, recipe=recipe)
-    assert 0 <= metrics["mIoU"] <= 100
+    tiny(tmp_path, *teacher, *SMALL, "SOLVER.MAX_ITER", 2, "DATASETS.TEST", "()", recipe=recipe)
     assert json.loads((tmp_path / "result.json").read_text())["method"] == recipe
 
 
