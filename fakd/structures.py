@@ -118,6 +118,11 @@ class LossInputs:
     unlabelled: Tensor | None = None
 
     @property
+    def classes(self) -> Tensor:
+        """(N, h, w) int64 in [0, K]: the labels, with K where they are void."""
+        return self.labels.where(self.valid, self.student.logits.shape[1])
+
+    @property
     def kept(self) -> Tensor:
         """(N, h, w) bool: what losses without labels leave after void: valid and unlabelled pixels."""
         return self.valid if self.unlabelled is None else self.valid | self.unlabelled

@@ -77,9 +77,7 @@ class FeatureAugmentedLoss(DistillLoss):
 
     def labels_and_mask(self, inputs: LossInputs) -> tuple[Tensor, Tensor | None]:
         """Labels (N, M) with K where void, whose offset is zero, and the mask of the pixels that count."""
-        num_classes = inputs.student.logits.shape[1]
-        labels = torch.where(inputs.valid, inputs.labels, num_classes).flatten(1)
-        return labels, inputs.kept.flatten(1) if self.config.mask_ignored else None
+        return inputs.classes.flatten(1), inputs.kept.flatten(1) if self.config.mask_ignored else None
 
 
 AUGMENT = "lambda of FAKD's offset, added to the student's logits first; 0 is none"
@@ -113,8 +111,7 @@ class LogitAugmentation(nn.Module):
         variance = logit_variance(inputs.student.weight.detach(), self.statistics.covariance)  # (K, K)
         strength = self.schedule(inputs.progress) / (2 * tau)
         table = with_void_column(variance * strength)  # (K, K + 1)   tau v
-        label = torch.where(inputs.valid, inputs.labels, len(variance))
-        logits = inputs.student.logits + table[:, label].transpose(0, 1)  # (N, K, h, w)
+        logits = inputs.student.logits + table[:, inputs.classes].transpose(0, 1)  # (N, K, h, w)
         return replace(inputs, student=replace(inputs.student, logits=logits))
 
 

@@ -94,7 +94,7 @@ class CIRKDMemory(DistillLoss):
         with torch.no_grad():
             teacher = unit_rows(teacher)
             if self.training:
-                self.push(teacher, inputs.labels.where(inputs.valid, self.num_classes).flatten(1))
+                self.push(teacher, inputs.classes.flatten(1))
         student, teacher = unit_rows(self.projector(feature)).flatten(0, 1), teacher.flatten(0, 1)
         weight = inputs.valid.flatten().to(student.dtype)
         weight = weight / weight.sum().clamp(min=1)

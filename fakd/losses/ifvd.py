@@ -41,8 +41,8 @@ class IFVD(DistillLoss):
     def forward(self, inputs: LossInputs) -> Tensor:
         student, teacher = tapped_maps(inputs, "feature")
         num_classes = inputs.student.logits.shape[1]
-        labels = torch.where(inputs.valid, inputs.labels, num_classes)
+        classes = inputs.classes
         with torch.no_grad():
-            target = centre_similarity(teacher, labels, num_classes)
-        gap = (centre_similarity(student, labels, num_classes) - target).square().sum()
-        return gap / (inputs.valid.sum().clamp(min=1) if self.config.mask_ignored else labels.numel())
+            target = centre_similarity(teacher, classes, num_classes)
+        gap = (centre_similarity(student, classes, num_classes) - target).square().sum()
+        return gap / (inputs.valid.sum().clamp(min=1) if self.config.mask_ignored else classes.numel())
