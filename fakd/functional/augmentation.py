@@ -21,11 +21,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .divergence import blocks
-from .segments import pack_by_class
+from .segments import PACKED_ROW, pack_by_class
 
 # Up to here exp(-g) is far from underflow in float32, and the matrix form below is exact to rounding.
 SAFE_EXPONENT = 64.0
-PACKED_ROW = 64
 CHUNK = 16  # classes whose products are computed at once, few enough to stay in the cache
 
 # _product_block or _exact_block

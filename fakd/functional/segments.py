@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+PACKED_ROW = 64  # entries of a row of pixels of one class
+
 
 def class_counts(labels: Tensor, num_classes: int) -> Tensor:
     """(num_classes,) int64 pixels per class; ``labels`` int64 in [0, num_classes).

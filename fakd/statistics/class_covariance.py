@@ -7,9 +7,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..functional.ranks import num_ranks
-from ..functional.segments import class_counts, pack_by_class
+from ..functional.segments import PACKED_ROW, class_counts, pack_by_class
 
-PACKED_ROW = 64
 PACKED_ROWS_AT_ONCE = 32
 
 
