@@ -217,15 +217,25 @@ def test_a_damaged_sweep_file_is_read_or_refused(data, tmp_path_factory):
 
 DATASET = {
     "name": "fuzzed",
-    "root": "images",
+    "root": "there",
     "classes": {"road": [1, 2, 3], "sky": [4, 5, 6]},
     "ignore_label": 255,
     "id_map": {0: 0, 7: 1, 9: 255},
     "splits": {
-        "train": {"images": "a", "labels": "b", "image_suffix": ".jpg"},
-        "val": {"images": ["x"], "labels": ["y"]},
+        "train": {"images": "a", "labels": "b", "image_suffix": ".png"},
+        "val": {"images": ["a/0.png"], "labels": ["b/0.png"]},
     },
 }
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """A folder with the pictures of ``DATASET``, which loads; each case writes a description there."""
+    folder = tmp_path_factory.mktemp("described")
+    for name in ("a", "b"):
+        (folder / "there" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((4, 6), np.uint8)).save(folder / "there" / name / "0.png")
+    return folder
 
 
 @pytest.fixture
@@ -240,9 +250,8 @@ def forgotten():
 
 @cases(300)
 @given(data=st.data())
-def test_a_dataset_is_registered_or_refused_by_its_file(data, tmp_path_factory, forgotten):
-    folder = tmp_path_factory.mktemp("data")
-    file = folder / "fuzzed.yaml"
+def test_a_dataset_is_registered_or_refused_by_its_file(data, described, forgotten):
+    file = described / "fuzzed.yaml"
     if data.draw(st.booleans()):
         file.write_bytes(data.draw(damaged(yaml.safe_dump(DATASET).encode())))
     else:
@@ -251,7 +260,7 @@ def test_a_dataset_is_registered_or_refused_by_its_file(data, tmp_path_factory, 
     names = tried(lambda: register_custom([str(file)]), "fuzzed.yaml")
     for name in names or ():
         assert re.fullmatch(r"[\w .-]+", name)  # it becomes part of a path
-        tried(lambda name=name: DatasetCatalog.get(name))
+        tried(lambda name=name: DatasetCatalog.get(name), "fuzzed.yaml")
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     assert set(DatasetCatalog.list()) == known
