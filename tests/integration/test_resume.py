@@ -9,7 +9,9 @@ import time
 import pytest
 import torch
 
-from .conftest import assert_same_weights, weights
+from fakd.engine import run
+
+from .conftest import assert_same_weights, tiny_config, weights
 
 LONG = ["SOLVER.MAX_ITER", "40", "SOLVER.CHECKPOINT_PERIOD", "5", "TEST.EVAL_PERIOD", "16"]
 
@@ -20,6 +22,14 @@ def wait_for(path, process):
             f"the run ended before {path.name} was there:\n{process.communicate()[0]}"
         )
         time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of a long run of the student."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(tiny_config(folder, *LONG, recipe="student"))
+    return folder
 
 
 def state(folder, iteration):
@@ -60,7 +70,9 @@ def logged(folder):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_finishes_the_step_saves_and_exits_with_its_code(tiny, train_net, tmp_path, number, code):
+def test_a_signal_finishes_the_step_saves_and_exits_with_its_code(
+    tiny, train_net, tmp_path, undisturbed, number, code
+):
     run = tmp_path / "run"
     opts = [*LONG[:2], "SOLVER.CHECKPOINT_PERIOD", "7"]
     process = train_net(run, *opts)
@@ -74,10 +86,7 @@ def test_a_signal_finishes_the_step_saves_and_exits_with_its_code(tiny, train_ne
     # Nothing after the last saved iteration was done and lost: the message names the very next one.
     assert f"after {int(newest.stem[-7:]) + 1} of 40 iterations" in output
     tiny(run, *opts, resume=True)
-    tiny(tmp_path / "undisturbed", *opts)
-    assert_same_weights(
-        weights(run / "model_final.pth"), weights(tmp_path / "undisturbed" / "model_final.pth")
-    )
+    assert_same_weights(weights(run / "model_final.pth"), weights(undisturbed / "model_final.pth"))
 
 
 def test_two_processes_stop_after_the_same_step(train_net, tmp_path):
