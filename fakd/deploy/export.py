@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fakd.files import atomic_write
 from fakd.modeling.quantized import is_quantized
 
-from .formats import FORMATS, OPSET, Files, Format, Run
+from .formats import FORMATS, Files, Format, Run
 from .metadata import ExportMetadata
 from .network import DeployedNetwork, lines_of
 
@@ -42,34 +42,6 @@ class Comparison:
             f"scores differ from PyTorch's by at most {self.difference:.2g} (of {self.scores:.3g}), "
             f"{100 * self.agreement:.3f} % of pixels have the same class"
         )
-
-
-@torch.no_grad()
-def export(
-    network: DeployedNetwork,
-    reference: DeployedNetwork,
-    metadata: ExportMetadata,
-    path: str | Path,
-    file_format: str = "onnx",
-    opset: int = OPSET,
-) -> Comparison | None:
-    """Writes a network and its metadata, if what was written computes what the network does.
-
-    Args:
-        network: on the CPU.
-        reference: the same in float32, which the file is compared with.
-        metadata: its ``size`` fixes the input to one image of that size; None leaves size and number free.
-        path: of the file.
-        file_format: one of :data:`fakd.deploy.formats.FORMATS`.
-        opset: of ONNX.
-
-    Raises:
-        ValueError: the format is unknown or a package of it missing, the network cannot be expressed in it
-            (the message names the operator, or says that the size must be fixed), or see :func:`keep`.
-    """
-    made = format_named(file_format)
-    made.check(metadata.size, metadata.precision)
-    return keep(made, made.write(network, metadata, opset), reference, metadata, path)
 
 
 def format_named(name: str) -> Format:

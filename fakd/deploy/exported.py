@@ -42,7 +42,7 @@ def at_size(item: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
 
 
 class ExportedNetwork(nn.Module):
-    """A file of :func:`fakd.deploy.export.export`, asked as a :class:`~fakd.modeling.Segmentor` is.
+    """A file of :func:`fakd.deploy.student.export_student`, asked as a :class:`~fakd.modeling.Segmentor` is.
 
     Args:
         run: the graph in the file.

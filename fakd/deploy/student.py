@@ -75,7 +75,9 @@ def export_student(
 
     Raises:
         FileNotFoundError: there are no weights.
-        ValueError: the weights are not of this config, or see :func:`fakd.deploy.export.export`.
+        ValueError: the weights are not of this config, the format is unknown or a package of it missing, the
+            network cannot be expressed in it (the message names the operator, or says that the size must be
+            fixed), or see :func:`fakd.deploy.export.keep`.
     """
     trained = "int8" if cfg.DEPLOY.QAT.ENABLED else "float32"
     precision = precision or trained

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from fakd.config import load_config
+from fakd.deploy.export import format_named, keep
 from fakd.deploy.metadata import build_metadata
 from fakd.deploy.network import DeployedNetwork
 from fakd.modeling import Segmentor
@@ -32,3 +33,10 @@ def network(model, size=SIZE, **options):
     segmentor = Segmentor(cfg)
     nn.init.normal_(segmentor.decode_head.conv_seg.weight)  # classes that differ by more than rounding
     return DeployedNetwork(segmentor), build_metadata(cfg, segmentor, size, True, "float32")
+
+
+def export(deployed, metadata, path, file_format="onnx", reference=None):
+    """Writes what :func:`network` gives as ``export_student`` does; the comparison with ``reference``."""
+    made = format_named(file_format)
+    made.check(metadata.size, metadata.precision)
+    return keep(made, made.write(deployed, metadata), reference or deployed, metadata, path)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fakd.deploy.export import compare, export, keep
+from fakd.deploy.export import compare, keep
 from fakd.deploy.exported import load_exported
 from fakd.deploy.formats import FORMATS
 from fakd.deploy.formats import onnx as onnx_format
@@ -13,13 +13,13 @@ from fakd.deploy.formats.onnx import onnx_graph
 from fakd.deploy.metadata import read_metadata
 from fakd.deploy.network import program_of, traced
 
-from .networks import SIZE, network
+from .networks import SIZE, export, network
 
 
 @pytest.mark.parametrize("model", ["deeplabv3plus_mbv2", "isanet_r18", "cirkd_deeplabv3_r18"])
 def test_onnxruntime_computes_the_heads(model, tmp_path):
     deployed, metadata = network(model)
-    found = export(deployed, deployed, metadata, tmp_path / "x.onnx")
+    found = export(deployed, metadata, tmp_path / "x.onnx")
     assert found.agreement == 1 and found.difference < 1e-4 * found.scores
     image = torch.randint(256, (3, *SIZE)).float()
     with torch.no_grad():
@@ -30,7 +30,7 @@ def test_onnxruntime_computes_the_heads(model, tmp_path):
 
 def test_a_graph_for_any_size_has_pyramid_pooling_and_a_batch(tmp_path):
     deployed, metadata = network("pspnet_r18", size=None)
-    assert export(deployed, deployed, metadata, tmp_path / "x.onnx").agreement == 1
+    assert export(deployed, metadata, tmp_path / "x.onnx").agreement == 1
     model = onnx.load(tmp_path / "x.onnx")
     sides = [side.dim_param or side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
     assert sides == ["batch", 3, "height", "width"]
@@ -46,7 +46,7 @@ def test_a_graph_for_any_size_has_pyramid_pooling_and_a_batch(tmp_path):
 @pytest.mark.parametrize("file_format, suffix", [("torchscript", ".ts"), ("torch-export", ".pt2")])
 def test_pytorch_s_own_formats_hold_the_same_network_and_metadata(file_format, suffix, tmp_path):
     deployed, metadata = network("pspnet_r18")
-    found = export(deployed, deployed, metadata, tmp_path / f"x{suffix}", file_format)
+    found = export(deployed, metadata, tmp_path / f"x{suffix}", file_format)
     assert found.difference < 1e-5 * found.scores
     loaded = load_exported(tmp_path / f"x{suffix}", allow_pickle=True)
     assert loaded.metadata == metadata and len(metadata.classes) == len(metadata.colours) == 12
@@ -61,7 +61,7 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path):
     other = network("pspnet_r18")[0]
     nn.init.normal_(other.network.decode_head.conv_seg.weight)
     with pytest.raises(ValueError, match=r"compute something else: .* 99.9 % must. Nothing was written"):
-        export(deployed, other, metadata, tmp_path / "x.ts", "torchscript")
+        export(deployed, metadata, tmp_path / "x.ts", "torchscript", reference=other)
     assert not list(tmp_path.iterdir())
 
 

@@ -10,8 +10,9 @@ import torch
 import yaml
 
 from fakd.config import load_config
-from fakd.deploy.export import export
+from fakd.deploy.export import write
 from fakd.deploy.exported import load_exported
+from fakd.deploy.formats import FORMATS
 from fakd.deploy.metadata import build_metadata
 from fakd.deploy.network import DeployedNetwork
 from fakd.deploy.source import read_source
@@ -108,7 +109,8 @@ def test_a_file_of_torch_export_is_opened_only_where_it_is_allowed(folder, marke
     cfg = load_config(str(folder / "config.yaml"))
     network = Segmentor(cfg).eval()
     path, deployed = tmp_path / "x.pt2", DeployedNetwork(network)
-    export(deployed, deployed, build_metadata(cfg, network, (32, 48), True, "float32"), path, "torch-export")
+    metadata = build_metadata(cfg, network, (32, 48), True, "float32")
+    write(FORMATS["torch-export"].write(deployed, metadata), str(path.with_suffix("")))
     with zipfile.ZipFile(path) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
     inputs = next(name for name in content if "sample_inputs" in name)
