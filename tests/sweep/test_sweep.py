@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -200,11 +201,15 @@ def test_two_nodes_share_a_packed_sweep(tmp_path, monkeypatch):
     """Two `ray start` on this machine; the second alone has room for a trial."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this cluster alone
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = f"127.0.0.1:{port}"
     temporary = f"/tmp/fakd_ray_{os.getpid()}"  # a socket's path must be short
     head = (
         "--head",
         "--port",
-        "26379",
+        port,
         "--num-cpus",
         "1",
         "--include-dashboard",
@@ -215,9 +220,9 @@ def test_two_nodes_share_a_packed_sweep(tmp_path, monkeypatch):
     nodes = []
     given = content(methods=["cwd", "pd"], pack="auto", resources={"cpus": 2})
     try:
-        for arguments in (head, ("--address", "127.0.0.1:26379", "--num-cpus", "2")):
+        for arguments in (head, ("--address", address, "--num-cpus", "2")):
             nodes.append(start_node(*arguments))
-        process = start(tmp_path, given, tmp_path / "output", "--address", "127.0.0.1:26379")
+        process = start(tmp_path, given, tmp_path / "output", "--address", address)
         told = process.communicate(timeout=300)[0]
         assert process.returncode == 0, told
     finally:
