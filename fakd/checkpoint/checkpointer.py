@@ -195,13 +195,15 @@ def load_tensors(path: str, allow_pickle: bool = False) -> Any:
         if path.endswith(".safetensors"):
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
-    except OSError:
+    except FileNotFoundError:
         raise
     except pickle.UnpicklingError as error:
         foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         reason = f"holds a {foreign[1]}" if foreign else "is no plain checkpoint"
         raise ValueError(_refusal(path, reason)) from error
-    except Exception as error:  # a damaged file raises many kinds of errors
+    except Exception as error:  # a damaged file raises many kinds of errors, some of them the system's
+        if isinstance(error, OSError) and error.filename:
+            raise
         raise ValueError(f"The file '{path}' is damaged or no checkpoint: {error!r}") from error
     if not isinstance(content, Mapping) or not isinstance(content.get("model", {}), Mapping):
         raise ValueError(f"The file '{path}' is no checkpoint: it holds no weights by name.")

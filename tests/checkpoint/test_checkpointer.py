@@ -168,6 +168,14 @@ def test_a_torn_weights_file_is_named(tmp_path, content):
         load_tensors(str(path))
 
 
+def test_a_truncated_weights_file_is_named(tmp_path):
+    path = tmp_path / "model_final.pth"
+    torch.save({"model": {"a": torch.zeros(40_000)}}, path)
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(ValueError, match=r"model_final.pth' is damaged or no checkpoint"):
+        load_tensors(str(path))
+
+
 def test_a_flipped_bit_is_found_by_the_file_s_own_checksums(tmp_path):
     path = tmp_path / "flipped.pth"
     torch.save({"a": torch.zeros(1000)}, path)
