@@ -73,6 +73,12 @@ def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
         f"KD.TEACHER.BACKBONE is '{teacher.BACKBONE}' and KD.TEACHER.CONFIG_FILE '{teacher.CONFIG_FILE}': "
         "two teachers. Leave one of them out.",
     )
+    named = next((name for name in ("RUN", "BACKBONE") if teacher[name]), "")
+    yield (
+        bool(named) and not cfg.KD.LOSSES and not cfg.KD.RECIPE,
+        f"KD.TEACHER.{named or 'RUN'} names a teacher, but there is no method that learns from it: give "
+        "--recipe (KD.RECIPE) or KD.LOSSES; or --recipe student to train without it.",
+    )
     fast = cfg.KD.TEACHER.FAST
     yield (
         len(fast) > 1 and bool({"auto", "off"} & set(fast)) or {"bf16", "fp16"} <= set(fast),

@@ -28,12 +28,19 @@ def test_the_defaults_are_fine():
         (("DATASETS.TRAIN", ()), "DATASETS.TRAIN is empty"),
         (("DATASETS.TRAIN", ("toyscene_train",)), "DATASETS.TRAIN.*'toyscene_train'. Near: toyscenes_train"),
         (("DATASETS.TEST", ("camvid",)), "DATASETS.TEST: there is no dataset 'camvid'.*DATASETS.CUSTOM"),
+        (("KD.TEACHER.RUN", "output/teacher"), "KD.TEACHER.RUN names a teacher, but .*no method.*--recipe"),
+        (("KD.TEACHER.BACKBONE", "test_vit"), "KD.TEACHER.BACKBONE names a teacher, but .*no method"),
         (("MODEL.DEVICE", "gpu"), "MODEL.DEVICE is 'gpu', which cannot be used here"),
     ],
 )
 def test_a_mistake_is_named_by_its_key(opts, error):
     with pytest.raises((ValueError, KeyError), match=error):
         check_config(config(*opts))
+
+
+def test_a_teacher_that_is_left_out_by_the_recipe_is_no_mistake():
+    opts = ["MODEL.DEVICE", "cpu", "KD.TEACHER.BACKBONE", "test_vit"]
+    check_config(load_config(opts=opts, recipe="student"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
