@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from safetensors.torch import load_file
+from torch import Tensor
 
 from fakd.files import atomic_write
 
@@ -184,7 +185,8 @@ def load_tensors(path: str, allow_pickle: bool = False) -> Any:
         allow_pickle: lift the restriction. The file can then run any code.
 
     Raises:
-        ValueError: the file is damaged, or holds more than tensors and plain values.
+        ValueError: the file is damaged, holds more than tensors and plain values, or weights without a name
+            or without values.
     """
     if zipfile.is_zipfile(path) and not _is_intact(Path(path)):  # torch does not check the checksums
         raise ValueError(
@@ -207,7 +209,26 @@ def load_tensors(path: str, allow_pickle: bool = False) -> Any:
         raise ValueError(f"The file '{path}' is damaged or no checkpoint: {error!r}") from error
     if not isinstance(content, Mapping) or not isinstance(content.get("model", {}), Mapping):
         raise ValueError(f"The file '{path}' is no checkpoint: it holds no weights by name.")
+    _check_weights(content, path)
     return content
+
+
+def _check_weights(content: Mapping[Any, Any], path: str) -> None:
+    """Refuses weights without a name or without plain values."""
+    below = (content.get(key) for key in ("state_dict", "model"))
+    weights = next((found for found in below if isinstance(found, Mapping)), content)
+    for name, value in weights.items():
+        if not isinstance(name, str):
+            raise ValueError(
+                f"The file '{path}' is no checkpoint: it has {name!r} where the name of a weight should be. "
+                "Save a network's state_dict()."
+            )
+        if isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided):
+            what = "has no values (a meta tensor)" if value.is_meta else "is a sparse tensor"
+            raise ValueError(
+                f"The file '{path}': the weight '{name}' {what}. Save the network with dense weights that "
+                "are on a device."
+            )
 
 
 def _refusal(path: str, reason: str) -> str:

@@ -176,6 +176,21 @@ def test_a_truncated_weights_file_is_named(tmp_path):
         load_tensors(str(path))
 
 
+@pytest.mark.parametrize("wrap", [dict, lambda weights: {"model": weights}])
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ({0: torch.zeros(2)}, "it has 0 where the name of a weight"),
+        ({"a": torch.eye(2).to_sparse()}, "the weight 'a' is a sparse tensor"),
+        ({"a": torch.zeros(2, device="meta")}, "the weight 'a' has no values"),
+    ],
+)
+def test_weights_without_names_or_values_are_refused_by_the_file_s_name(tmp_path, weights, told, wrap):
+    torch.save(wrap(weights), tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=f"odd.pth.*{told}"):
+        load_tensors(str(tmp_path / "odd.pth"))
+
+
 def test_a_flipped_bit_is_found_by_the_file_s_own_checksums(tmp_path):
     path = tmp_path / "flipped.pth"
     torch.save({"a": torch.zeros(1000)}, path)
