@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import yaml
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 from fakd.data.check import draw_sheet
-from fakd.data.datasets.custom import load_custom, read_custom, register_custom
+from fakd.data.datasets.custom import LARGEST_ID, load_custom, read_custom, register_custom
 from fakd.evaluation.predictions import write_label_picture
 from fakd.files import atomic_write
 
@@ -53,7 +54,8 @@ def write_pseudo_labels(
     """Writes the labels of pictures, void where the network's probability of its class is below a threshold.
 
     ``output/labels/<name>.png`` holds the class ids, ``output/<output's name>.yaml`` describes pictures and
-    labels as a dataset with the split ``train``, and ``output/<output's name>.png`` shows some of both.
+    labels as a dataset with the split ``train``, and ``output/<output's name>.png`` shows some of both. What
+    a dataset's name cannot hold of the folder's is left out or an underscore there.
 
     Args:
         predictor: the network.
@@ -67,12 +69,18 @@ def write_pseudo_labels(
         ignore_label: id of void; choose that of the dataset that the labels are to be mixed with.
 
     Raises:
-        ValueError: a class is not the network's, ``ignore_label`` is a class's id, a picture cannot be read,
-            or no pixel is sure enough.
+        ValueError: a class is not the network's, ``ignore_label`` is a class's id or more than 65535, another
+            dataset has the name, a picture cannot be read, or no pixel is sure enough.
     """
     number = len(predictor.classes)
     if ignore_label < number:
         raise ValueError(f"--ignore-label {ignore_label} is the id of one of the {number} classes.")
+    if ignore_label > LARGEST_ID:
+        raise ValueError(
+            f"--ignore-label {ignore_label} is more than {LARGEST_ID}, the largest id that a label picture "
+            "holds. Choose a smaller one."
+        )
+    path = _description_file(output)
     thresholds = _thresholds(predictor, confidence, by_class or {})
     if keep is not None:
         thresholds = _thresholds_of_share(predictor, files, keep)
@@ -90,8 +98,8 @@ def write_pseudo_labels(
             f"No pixel of {len(files)} pictures is as sure as --confidence {confidence:g}: the labels in "
             f"'{output / 'labels'}' are void. Lower it, or give --keep."
         )
-    description = _describe(predictor, files, output, ignore_label)
-    return PseudoLabelReport(description, description.with_suffix(".png"), predicted, kept, thresholds)
+    _describe(predictor, files, path, ignore_label)
+    return PseudoLabelReport(path, path.with_suffix(".png"), predicted, kept, thresholds)
 
 
 def _thresholds(predictor: Predictor, confidence: float, by_class: Mapping[str, float]) -> np.ndarray:
@@ -128,26 +136,45 @@ def _predictions(
             yield file, labels.astype(np.int64), sureness
 
 
-def _describe(
-    predictor: Predictor, files: Sequence[tuple[Path, str]], output: Path, ignore_label: int
-) -> Path:
+def _description_file(output: Path) -> Path:
+    """The path of the dataset's yaml, of a name that no other dataset has.
+
+    Raises:
+        ValueError: another has it.
+    """
+    name = re.sub(r"[^\w .-]", "_", output.resolve().name).lstrip(" .-") or "pseudo"
+    path = output / f"{name}.yaml"
+    taken = f"{name}_train"
+    if taken in DatasetCatalog.list():
+        owner = MetadataCatalog.get(taken).get("custom_file")
+        if owner != str(path.resolve()):
+            raise ValueError(
+                f"--output '{output}': the name '{taken}' of the dataset that would be written is taken by "
+                f"{owner or 'a dataset of the library'}. Give a folder of another name."
+            )
+    return path
+
+
+def _describe(predictor: Predictor, files: Sequence[tuple[Path, str]], path: Path, ignore_label: int) -> None:
     """Writes the dataset's yaml and its contact sheet."""
+    split: dict[str, str | list[str]] = {}
     lists = {
-        "images": [str(path.resolve()) for path, _ in files],
+        "images": [str(picture.resolve()) for picture, _ in files],
         "labels": [f"labels/{name}.png" for _, name in files],
     }
     for name, lines in lists.items():
-        with atomic_write(output / f"{name}.txt", "w") as file:
-            file.write("\n".join(lines) + "\n")
-    path = output / f"{output.resolve().name}.yaml"
+        if all(line.isprintable() and line == line.strip() for line in lines):
+            split[name] = f"{name}.txt"
+            with atomic_write(path.with_name(f"{name}.txt"), "w") as file:
+                file.write("\n".join(lines) + "\n")
+        else:  # a text file would break a path at a newline
+            split[name] = lines
     classes = {
         name: colour.tolist() for name, colour in zip(predictor.classes, predictor.colours, strict=True)
     }
-    splits = {"train": {name: f"{name}.txt" for name in lists}}
     with atomic_write(path, "w") as file:
-        content = {"classes": classes, "ignore_label": ignore_label, "splits": splits}
+        content = {"classes": classes, "ignore_label": ignore_label, "splits": {"train": split}}
         yaml.safe_dump(content, file, sort_keys=False)
     (name,) = register_custom([str(path)])
     records = load_custom(read_custom(str(path)), "train")
     draw_sheet(records, MetadataCatalog.get(name), path.with_suffix(".png"))
-    return path

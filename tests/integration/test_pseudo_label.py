@@ -119,6 +119,8 @@ def test_an_exported_file_gives_the_same_labels(trained, pictures, tmp_path, too
         (("--confidence", 0.9999), "No pixel of 3 pictures is as sure as --confidence 0.9999.*--keep"),
         (("--class-confidence", "skye=0.5"), "no class .skye.*Near: sky"),
         (("--ignore-label", 3), "--ignore-label 3 is the id of one of the 12 classes"),
+        (("--ignore-label", 70000), "--ignore-label 70000 is more than 65535"),
+        (("--output", "toyscenes"), "toyscenes_train' .* is taken by a dataset of the library.*another name"),
     ],
 )
 def test_what_cannot_be_done_is_told(trained, pictures, tmp_path, tool, options, told):
@@ -126,3 +128,15 @@ def test_what_cannot_be_done_is_told(trained, pictures, tmp_path, tool, options,
     code, text = tool("pseudo_label", pictures, *given, *options)
     assert code == 1
     assert re.search(told, text), text
+    if "--confidence" not in options:
+        assert not (tmp_path / "pseudo").exists() and "labels:" not in text  # told before any prediction
+
+
+def test_odd_names_of_folders_and_pictures_give_a_dataset_that_is_read(trained, pictures, tmp_path):
+    (pictures / "a.png").rename(pictures / " a\nb.png")
+    found = write_pseudo_labels(predictor(trained), files_of(pictures), tmp_path / ".pseudo (1)", keep=0.5)
+    assert found.description.name == "pseudo _1_.yaml" and found.sheet.is_file()
+    records = DatasetCatalog.get("pseudo _1__train")
+    assert sorted(record["file_name"] for record in records) == sorted(
+        str(path) for path, _ in files_of(pictures)
+    )
