@@ -135,7 +135,7 @@ def _opened(path: str, channels: int) -> Iterator[tuple[Image.Image | np.ndarray
 
 
 def _suggest_map(found: list[np.ndarray | _Problem], num_classes: int, void: int) -> str:
-    """A sentence for labels whose ids are as many as the classes, but others."""
+    """A sentence for labels whose ids are as many as the classes, or one more, but others."""
     problems = [each for each in found if isinstance(each, _Problem)]
     if not any(problem.ids for problem in problems):
         return ""
@@ -143,12 +143,25 @@ def _suggest_map(found: list[np.ndarray | _Problem], num_classes: int, void: int
     for each in found:
         if isinstance(each, np.ndarray):
             ids |= set(np.flatnonzero(each[:-1]).tolist())
-    inorder = sorted(ids)
-    meant = [void, *range(num_classes)] if len(ids) == num_classes + 1 else list(range(num_classes))
-    if len(ids) != len(meant):
+    inorder, classes = sorted(ids), list(range(num_classes))
+    if len(ids) == num_classes:
+        id_map = _map(inorder, classes)
+        return f"\nIf these are the classes in their order, put {id_map} into the dataset's yaml."
+    if len(ids) != num_classes + 1:
         return f"\nThe labels hold the ids {inorder}: id_map in the dataset's yaml leads to class ids."
-    id_map = ", ".join(f"{old}: {new}" for old, new in zip(inorder, meant, strict=True))
-    return f"\nIf these are the classes in their order, put 'id_map: {{{id_map}}}' into the dataset's yaml."
+    first, last = inorder[0], inorder[-1]
+    void_first = f"if {first} is void and the others are the classes in their order, put "
+    void_first += _map(inorder, [void, *classes])
+    if inorder[:-1] != classes:
+        void_last = f"if {last} is void, put {_map(inorder, [*classes, void])}"
+        return f"\nInto the dataset's yaml: {void_first}; {void_last}."
+    # The ids as they are need no map; only those without a gap may be meant otherwise.
+    other = f"; {void_first}" if last == num_classes else ""
+    return f"\nInto the dataset's yaml: if {last} is void, put 'ignore_label: {last}'{other}."
+
+
+def _map(old: list[int], new: list[int]) -> str:
+    return f"'id_map: {{{', '.join(f'{a}: {b}' for a, b in zip(old, new, strict=True))}}}'"
 
 
 def draw_sheet(records: list[dict], metadata: Metadata, path: str | Path, number: int = SHOWN) -> None:
