@@ -81,7 +81,7 @@ def read_yaml(path: str | Path) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no yaml; one line, with file and line.
+        ValueError: it is no yaml, or a key stands twice in it; one line, with file and line.
     """
     return _read(path, "yaml", lambda text: copy.deepcopy(_yaml(text)))
 
@@ -89,7 +89,28 @@ def read_yaml(path: str | Path) -> Any:
 @functools.lru_cache(maxsize=64)
 def _yaml(text: str) -> Any:
     """Kept, because the configs of a sweep's trials have their bases in common, and parsing takes long."""
-    return yaml.safe_load(text)
+    return yaml.load(text, _Loader)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, which drops all but the last of the values that a key is given; here that is an error."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        # Before a merge (<<) adds the keys of other mappings, which those of this one override.
+        node = super().compose_mapping_node(anchor)
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            is_text = key.tag == "tag:yaml.org,2002:value"  # a plain =, which has no constructor
+            name, line = key.value if is_text else self.construct_object(key), key.start_mark.line + 1
+            if name in lines:
+                raise ValueError(
+                    f"line {line}: the key {_short(name)} stands in line {lines[name]} already; "
+                    "keep one of them"
+                )
+            lines[name] = line
+        return node
 
 
 def read_json(path: str | Path) -> Any:

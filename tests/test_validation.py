@@ -69,6 +69,30 @@ def test_what_is_neither_yaml_nor_json_is_refused_in_one_line(tmp_path, read, te
     assert str(tmp_path / "f") in str(told.value) and "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\n'a': 3\n", "line 3: the key 'a' stands in line 1 already"),
+        ("x:\n  - {b: 1,\n     b: 1}\n", "line 3: the key 'b' stands in line 2 already"),
+        ("1: x\n0x1: y\n", "line 2: the key 1 stands in line 1 already"),
+        ("x: &x {a: 1}\ny: {<<: *x, b: 1, b: 2}\n", "line 2: the key 'b' stands in line 2 already"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path, text, message):
+    (tmp_path / "f").write_text(text)
+    with pytest.raises(ValueError) as told:
+        read_yaml(tmp_path / "f")
+    assert str(told.value) == f"{tmp_path / 'f'}: cannot be read as yaml: {message}; keep one of them"
+
+
+def test_a_key_may_override_what_is_merged(tmp_path):
+    text = "x: &x {a: 1, b: 1}\ny: &y {<<: *x, a: 2}\nz: {a: 3, <<: *y, <<: {c: 4}, =: 5}\nw: [*y, *y]\n"
+    (tmp_path / "f").write_text(text)
+    x, y = {"a": 1, "b": 1}, {"a": 2, "b": 1}
+    z = {"a": 3, "b": 1, "c": 4, "=": 5}
+    assert read_yaml(tmp_path / "f") == {"x": x, "y": y, "z": z, "w": [y, y]}
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file '.*nowhere.yaml'"):
         read_yaml(tmp_path / "nowhere.yaml")
