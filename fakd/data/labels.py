@@ -10,6 +10,8 @@ from .images import load, open_image
 
 #: PIL modes whose pixels are plain class ids; colour pictures would need a palette.
 INDEX_MODES = ("P", "L", "I", "I;16", "I;16B")
+#: PIL formats that change ids by compression. That webp has colours alone is told by its mode.
+_LOSSY = ("JPEG", "MPO")
 
 
 def read_label(
@@ -52,10 +54,16 @@ def read_ids(path: str) -> np.ndarray:
     """(H, W) ids as they stand in a label picture, in its own integer type.
 
     Raises:
-        ValueError: the file cannot be read, is not single-channel, or holds negative ids; the message names
-            it.
+        ValueError: the file cannot be read, is a jpeg, is not single-channel, or holds negative ids; the
+            message names it.
     """
     with open_image(path, "label file") as picture:
+        if picture.format in _LOSSY:
+            raise ValueError(
+                f"The label file '{path}' is a {picture.format}, which loses ids by compression: it "
+                "blends those of neighbouring pixels. Save the label as png, from the original and not "
+                "from this file."
+            )
         mode, label = picture.mode, np.array(load(picture))
     if mode not in INDEX_MODES:
         raise ValueError(

@@ -42,6 +42,20 @@ def test_other_modes_are_refused_by_name(tmp_path, mode):
         read_label(path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("jpeg", "is a JPEG, which loses ids by compression.* as png"),
+        ("webp", "need a single-channel picture"),
+    ],
+)
+def test_formats_that_change_ids_are_refused(tmp_path, kind, error):
+    path = str(tmp_path / "label.png")  # whatever its name says
+    Image.fromarray(IDS).save(path, format=kind)
+    with pytest.raises(ValueError, match=rf"label\.png' .*{error}"):
+        read_label(path)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no picture", "truncated"])
 def test_unreadable_files_are_named(tmp_path, content):
     path = tmp_path / "label.png"
