@@ -11,6 +11,7 @@ from .photometric import PhotometricDistortion
 
 #: How often a crop that one class fills is drawn anew.
 _REDRAWS = 10
+_MOST_FACTORS = 10**6  # of a range with a step
 
 
 class RandomScale(T.Augmentation):
@@ -21,10 +22,11 @@ class RandomScale(T.Augmentation):
         high: largest factor; factors are drawn uniformly from [low, high].
         base_size: (long side, short side) of the box that factor 1 fits the image into;
             (0, 0) means the image's own size.
-        step: draw from low, low + step, ... up to high; 0 draws any factor between.
+        step: draw from low, low + step, ... up to high, which is left out if no step meets it; 0 draws any
+            factor between.
 
     Raises:
-        ValueError: the range is empty or not positive, or the step is negative.
+        ValueError: the range is empty or not positive, or the step is negative or too small for it.
     """
 
     def __init__(
@@ -34,6 +36,11 @@ class RandomScale(T.Augmentation):
             raise ValueError(f"INPUT.SCALE_RANGE needs 0 < low <= high, got ({low}, {high}).")
         if step < 0:
             raise ValueError(f"INPUT.SCALE_STEP must not be negative, got {step}.")
+        if step and (high - low) / step >= _MOST_FACTORS:
+            raise ValueError(
+                f"INPUT.SCALE_STEP is {step}, which gives more than {_MOST_FACTORS} factors in "
+                f"INPUT.SCALE_RANGE, ({low}, {high}). Take a larger step, or 0 for any factor between."
+            )
         super().__init__()
         self.low, self.high, self.base_size, self.step = low, high, base_size, step
 
@@ -50,7 +57,8 @@ class RandomScale(T.Augmentation):
         if self.low == self.high:  # draws nothing: testing leaves the random state of the process alone
             return self.low
         if self.step:
-            return self.low + self.step * np.random.randint(int((self.high - self.low) / self.step + 1.5))
+            steps = int((self.high - self.low) / self.step + 1e-6)  # whole but for the floats' error
+            return self.low + self.step * np.random.randint(steps + 1)
         return self._rand_range(self.low, self.high)
 
 

@@ -22,6 +22,26 @@ def test_scale_keeps_the_aspect_and_fills_its_range():
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "step", "factors"),
+    [
+        (0.5, 2.0, 0.4, [0.5, 0.9, 1.3, 1.7]),
+        (0.5, 2.0, 0.25, [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]),
+        (0.5, 2.0, 5.0, [0.5]),
+        (0.7, 1.0, 0.1, [0.7, 0.8, 0.9, 1.0]),  # in floats the range has less than three steps
+    ],
+)
+def test_a_step_stays_in_its_range(low, high, step, factors):
+    sizes = _sizes(RandomScale(low, high, (1000, 1000), step))
+    np.testing.assert_array_equal(np.unique(sizes[:, 1]), [round(1000 * factor) for factor in factors])
+
+
+@pytest.mark.parametrize("step", [1e-6, 5e-324, -0.1])
+def test_an_impossible_step_is_refused(step):
+    with pytest.raises(ValueError, match="SCALE_STEP"):
+        RandomScale(0.5, 2.0, step=step)
+
+
+@pytest.mark.parametrize(
     ("box", "size"), [((200, 90), (90, 150)), ((90, 200), (90, 150)), ((50, 50), (30, 50))]
 )
 def test_base_size_is_a_box_the_image_is_fitted_into(box, size):
