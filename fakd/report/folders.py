@@ -51,6 +51,8 @@ def read_folder(path: Path, problems: list[str]) -> Iterator[FinishedRun]:
             yield _read_run(folder, lines, source, problems)
         except FileNotFoundError:
             problems.append(f"{source}: {_why_unfinished(folder, lines)}")
+        except _UntestedError as error:
+            problems.append(f"{source}: {error}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             problems.append(f"{source}: cannot be read: {message_of(error)} Train it again.")
 
@@ -85,6 +87,7 @@ def _read_run(
 
     Raises:
         FileNotFoundError: it is not finished.
+        _UntestedError: it is, but was not tested.
         OSError, ValueError: its result or config is damaged.
     """
     results = [event["result"] for event in events if event["event"] == "result"]
@@ -93,6 +96,8 @@ def _read_run(
         results = [read_json(file)]
     content = results[-1]
     if isinstance(content, dict):
+        if content.get("dataset", "") is None and not content.get("metrics_by_dataset"):
+            raise _UntestedError("was not tested (DATASETS.TEST is empty), so there is nothing to report.")
         content = _place_of(folder) | content | _place(events)
     run = parse(FinishedRun, content, "result.json")
     config_file, teacher = folder / "config.yaml", ""
@@ -186,6 +191,10 @@ def _confusion(folder: Path, source: str, problems: list[str]) -> dict[str, list
     except (OSError, ValueError) as error:
         problems.append(f"{source}: its confusions are left out: {error}")
         return {}
+
+
+class _UntestedError(Exception):
+    """A run that only trained, as for the weights that another starts from."""
 
 
 class _Sweep(BaseModel):

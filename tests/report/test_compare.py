@@ -1,5 +1,6 @@
 """Finished runs side by side: how they are grouped and refused, and the numbers behind the pictures."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -94,6 +95,14 @@ def test_what_cannot_be_compared_is_named_with_its_remedy(runs, tmp_path):
         read_tables([runs / "fakd" / "seed1"])
     with pytest.raises(ValueError, match="The baseline .*fakd/seed1' is not finished"):
         read_tables([runs / "student"], baseline=runs / "fakd" / "seed1")
+
+
+def test_a_run_that_only_trained_is_called_untested(runs):
+    file = runs / "cwd" / "seed0" / "result.json"
+    untested = {"dataset": None, "metrics": {}, "metrics_by_dataset": {}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | untested))
+    (told,) = read(runs)[1]
+    assert "cwd/seed0: was not tested (DATASETS.TEST is empty)" in told and "again" not in told
 
 
 def test_damaged_files_cost_no_more_than_what_they_hold(runs, tmp_path):
