@@ -125,7 +125,9 @@ class PredictionImages(DatasetEvaluator):
                 step = math.ceil(truth.shape[1] / self._WIDTH)
                 parts = (read_shown(file), truth, prediction)
                 strip = np.concatenate([part[::step, ::step] for part in parts], axis=1)
-                self._strips[str(image["image_id"])] = strip
+                # A file's name of other bytes than UTF-8 cannot be written into TensorBoard's file.
+                tag = str(image["image_id"]).encode("utf-8", "backslashreplace").decode("utf-8")
+                self._strips[tag] = strip
 
     def evaluate(self) -> None:
         for image, strip in self._strips.items():

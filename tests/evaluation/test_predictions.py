@@ -1,15 +1,18 @@
 """Written predictions, read back."""
 
 import json
+import os
 
 import numpy as np
 import pycocotools.mask
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.events import EventStorage
 from PIL import Image
 
 from fakd.evaluation import PredictionWriter
+from fakd.evaluation.predictions import PredictionImages
 
 LABEL = np.array([[0, 0, 1], [2, 2, 2]])
 
@@ -57,3 +60,18 @@ def test_run_lengths_are_coco_s(name, tmp_path):
 def test_an_unknown_format_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match="TEST.SAVE knows png and json, not bmp"):
         PredictionWriter(name, tmp_path, ("png", "bmp"))
+
+
+def test_an_image_whose_name_is_no_utf_8_is_shown(name, tmp_path):
+    file = str(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    Image.fromarray(LABEL.astype(np.uint8)).save(file)
+    image = {"image_id": os.fsdecode(b"caf\xe9"), "file_name": file}
+    DatasetCatalog.register(name, lambda: [{**image, "sem_seg_file_name": file}])
+    try:
+        images = PredictionImages(name)
+    finally:
+        DatasetCatalog.remove(name)
+    images.process([image], [{"sem_seg": torch.zeros(3, *LABEL.shape)}])
+    with EventStorage() as storage:
+        images.evaluate()
+    assert [tag.encode() for tag, _, _ in storage._vis_data] == [rb"written/caf\udce9"]

@@ -92,6 +92,11 @@ class Description(Strict):
         names = [str(name) for name in given]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"must be names, each of them once, not {names}")
+        if unseen := [name for name in names if not name.strip() or not name.isprintable()]:
+            raise ValueError(
+                f"{unseen[0]!r} is no name for tables and plots: write one with a visible character, and "
+                "without line breaks or control characters"
+            )
         colours = list(given.values()) if isinstance(given, dict) else colour_map(len(names))
         for name, colour in zip(names, colours, strict=True):
             if (
