@@ -1,18 +1,19 @@
 """Checks of a config before training, with messages that name the key."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from torch import nn
 
 from ..config.checks import check_values
 from ..config.defaults import KEYS
-from ..evaluation import as_tested
+from ..evaluation import SegEvaluator, as_tested
 from ..registry import DISTILL_LOSS_REGISTRY
 from .compiling import missing_for_compiling
 
@@ -171,6 +172,8 @@ def check_place(cfg: CfgNode) -> None:
                     f"DATASETS.{split}: there is no dataset '{name}'. Near: {near}. Data of your own: "
                     "DATASETS.CUSTOM."
                 )
+    if twice := [name for name, times in Counter(cfg.DATASETS.TEST).items() if times > 1]:
+        raise ValueError(f"DATASETS.TEST names {', '.join(twice)} twice: name each set once.")
     try:
         torch.empty(1, device=cfg.MODEL.DEVICE)
     except (RuntimeError, AssertionError) as error:
@@ -178,3 +181,21 @@ def check_place(cfg: CfgNode) -> None:
         raise ValueError(
             f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}', which cannot be used here: {reason} MODEL.DEVICE cpu can."
         ) from error
+
+
+def check_test_sets(cfg: CfgNode) -> None:
+    """Checks that a training can be evaluated, which would fail at its end; lists all of DATASETS.TEST.
+
+    Raises:
+        ValueError, OSError: the files of a set are not there or have no labels, or it has another number of
+            classes.
+    """
+    number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    for name in cfg.DATASETS.TEST:
+        SegEvaluator(name)  # refuses pictures without labels
+        classes = len(MetadataCatalog.get(name).stuff_classes)
+        if classes != number:
+            raise ValueError(
+                f"DATASETS.TEST names '{name}', which has {classes} classes, but "
+                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {number}. Name a test set of the training's classes."
+            )

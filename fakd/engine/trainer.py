@@ -27,6 +27,7 @@ from fakd.modeling.depthwise import keep_depthwise_in_float32
 from fakd.modeling.teacher import FrozenTeacher
 
 from .averaging import AveragedWeights
+from .check import check_test_sets
 from .compiling import CompileTime, compile_network
 from .hooks import (
     BestCheckpointer,
@@ -299,6 +300,7 @@ def build_trainer(
     logger.info(f"Environment:\n{collect_env_info()}\nConfig:\n{cfg.dump()}", extra=FILE_ONLY)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    check_test_sets(cfg)
     trainer = Trainer(cfg, bar, extra_hooks, max_seconds, model)
     trainer.resume_or_load(resume)
     if resume and trainer.start_iter == 0:

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from fakd.config import load_config
-from fakd.engine.check import check_config, check_place
+from fakd.engine.check import check_config, check_place, check_test_sets
+from fakd.engine.trainer import build_trainer
 
 
 def config(*opts):
@@ -28,6 +30,7 @@ def test_the_defaults_are_fine():
         (("DATASETS.TRAIN", ()), "DATASETS.TRAIN is empty"),
         (("DATASETS.TRAIN", ("toyscene_train",)), "DATASETS.TRAIN.*'toyscene_train'. Near: toyscenes_train"),
         (("DATASETS.TEST", ("camvid",)), "DATASETS.TEST: there is no dataset 'camvid'.*DATASETS.CUSTOM"),
+        (("DATASETS.TEST", ("toyscenes_val",) * 2), "DATASETS.TEST names toyscenes_val twice"),
         (("KD.TEACHER.RUN", "output/teacher"), "KD.TEACHER.RUN names a teacher, but .*no method.*--recipe"),
         (("KD.TEACHER.BACKBONE", "test_vit"), "KD.TEACHER.BACKBONE names a teacher, but .*no method"),
         (("MODEL.DEVICE", "gpu"), "MODEL.DEVICE is 'gpu', which cannot be used here"),
@@ -36,6 +39,29 @@ def test_the_defaults_are_fine():
 def test_a_mistake_is_named_by_its_key(opts, error):
     with pytest.raises((ValueError, KeyError), match=error):
         check_config(config(*opts))
+
+
+@pytest.fixture
+def small_set():
+    """The name of a set of two classes with one picture; the record can be changed."""
+    name, record = "checked", {"file_name": "a.png", "sem_seg_file_name": "b.png"}
+    DatasetCatalog.register(name, lambda: [record])
+    MetadataCatalog.get(name).set(stuff_classes=["a", "b"], ignore_label=255, evaluator_type="sem_seg")
+    yield name, record
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def test_a_test_set_that_could_not_be_evaluated_is_refused_before_the_training(small_set):
+    name, record = small_set
+    cfg = config("DATASETS.TEST", (name,), "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 2)
+    check_test_sets(cfg)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
+    with pytest.raises(ValueError, match="'checked', which has 2 classes, but .*NUM_CLASSES is 3"):
+        build_trainer(cfg, resume=False)
+    del record["sem_seg_file_name"]
+    with pytest.raises(ValueError, match="'checked' cannot be evaluated on: 1 of its 1 pictures"):
+        build_trainer(cfg, resume=False)
 
 
 def test_a_teacher_that_is_left_out_by_the_recipe_is_no_mistake():
