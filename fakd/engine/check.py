@@ -174,12 +174,25 @@ def check_place(cfg: CfgNode) -> None:
                 )
     if twice := [name for name, times in Counter(cfg.DATASETS.TEST).items() if times > 1]:
         raise ValueError(f"DATASETS.TEST names {', '.join(twice)} twice: name each set once.")
+    check_device(cfg.MODEL.DEVICE)
+
+
+def check_device(device: str, name: str = "MODEL.DEVICE") -> None:
+    """Checks that PyTorch can compute on a device.
+
+    Args:
+        device: as torch names it.
+        name: what a message calls the setting.
+
+    Raises:
+        ValueError: it cannot.
+    """
     try:
-        torch.empty(1, device=cfg.MODEL.DEVICE)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # "meta" has no values
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}', which cannot be used here: {reason} MODEL.DEVICE cpu can."
+            f"{name} is '{device}', which cannot be used here: {reason} {name} cpu can."
         ) from error
 
 

@@ -19,6 +19,7 @@ from fakd.deploy.exported import load_exported
 from fakd.deploy.formats import format_of
 from fakd.deploy.metadata import build_metadata
 from fakd.deploy.source import load_student, read_source
+from fakd.engine.check import check_device
 from fakd.evaluation import TestTimeModel, as_tested
 
 Answer = TypeVar("Answer")
@@ -46,7 +47,7 @@ class Predictor:
     Raises:
         FileNotFoundError: a file is not there.
         ValueError: the weights are not of the config, the exported file is none of this project's, a file
-            could run code that is not allowed, or ``batch_size`` is not positive.
+            could run code that is not allowed, the device cannot be used, or ``batch_size`` is not positive.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Predictor:
             )
             self._resize = [RandomScale(1.0, 1.0, metadata.base_size)] if any(metadata.base_size) else []
         else:
+            check_device(device, "device")
             opts = [*opts, "MODEL.DEVICE", device]
             run, config_file = (source, None) if source.is_dir() else (None, str(source))
             cfg, path = read_source(

@@ -7,6 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from fakd.config import load_config
 from fakd.engine.check import check_config, check_place, check_test_sets
 from fakd.engine.trainer import build_trainer
+from fakd.predict import Predictor
 
 
 def config(*opts):
@@ -33,6 +34,7 @@ def test_the_defaults_are_fine():
         (("DATASETS.TEST", ("toyscenes_val",) * 2), "DATASETS.TEST names toyscenes_val twice"),
         (("KD.TEACHER.RUN", "output/teacher"), "KD.TEACHER.RUN names a teacher, but .*no method.*--recipe"),
         (("KD.TEACHER.BACKBONE", "test_vit"), "KD.TEACHER.BACKBONE names a teacher, but .*no method"),
+        (("MODEL.DEVICE", "meta"), "MODEL.DEVICE is 'meta', which cannot be used here"),
         (("MODEL.DEVICE", "gpu"), "MODEL.DEVICE is 'gpu', which cannot be used here"),
     ],
 )
@@ -73,3 +75,10 @@ def test_a_teacher_that_is_left_out_by_the_recipe_is_no_mistake():
 def test_an_accelerator_that_is_not_there_is_named_with_the_way_out():
     with pytest.raises(ValueError, match="MODEL.DEVICE is 'cuda'.*MODEL.DEVICE cpu can"):
         check_place(config("MODEL.DEVICE", "cuda"))
+
+
+@pytest.mark.parametrize("device", ["bogus", "meta"])
+def test_a_predictor_names_a_device_that_is_not_there(device, tmp_path):
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ValueError, match=f"^device is '{device}', which cannot be used here"):
+        Predictor(tmp_path, device=device)
