@@ -114,6 +114,18 @@ def test_an_unknown_choice_names_its_key(options, key):
         TimmBackbone(name="resnet18", **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("bogus", 2), "with which timm cannot build resnet18: .*bogus"),
+        (("in_chans", 7), "in_chans 7, .* 3 channels"),
+    ],
+)
+def test_arguments_that_timm_does_not_take_name_their_key(options, told):
+    with pytest.raises(ValueError, match=f"MODEL.BACKBONE.TIMM_OPTIONS .*{told}"):
+        TimmBackbone(name="resnet18", options=options)
+
+
 def test_weights_of_a_file_must_be_of_the_network(tmp_path):
     backbone = TimmBackbone(name="resnet18", width=0.0625)
     state = backbone.net.state_dict()

@@ -83,7 +83,20 @@ class TimmBackbone(Backbone):
         if in_channels != 3:
             kwargs["in_chans"] = in_channels
         kwargs.update(zip(options[::2], options[1::2], strict=True))
-        self.net = _create(name, output_stride, kwargs, pretrained)
+        if kwargs.get("in_chans", 3) != in_channels:
+            raise ValueError(
+                f"MODEL.BACKBONE.TIMM_OPTIONS names in_chans {kwargs['in_chans']}, but the images have "
+                f"{in_channels} channels: leave it out; INPUT.CHANNELS says how many they are."
+            )
+        try:
+            self.net = _create(name, output_stride, kwargs, pretrained)
+        except (TypeError, AttributeError, AssertionError) as error:
+            if not options:
+                raise
+            raise ValueError(
+                f"MODEL.BACKBONE.TIMM_OPTIONS is {tuple(options)!r}, with which timm cannot build {name}: "
+                f"{error or type(error).__name__}. Name arguments that it has, or leave them out."
+            ) from error
         if dilation_style == "mmseg":
             use_mmseg_style(self.net, name)
         info: FeatureInfo = self.net.feature_info  # type: ignore[assignment]
