@@ -32,7 +32,7 @@ Network: TypeAlias = str | os.PathLike[str] | CfgNode | Segmentor
 def distill(
     student: Network,
     teacher: Network,
-    data: str | Sequence[str] | None = None,
+    data: str | os.PathLike[str] | Sequence[str] | None = None,
     *,
     method: str = "fakd",
     output: str | os.PathLike[str] = "",
@@ -99,15 +99,16 @@ def _teacher_keys(teacher: Network) -> list[Any]:
     return ["KD.TEACHER.RUN" if os.path.isdir(path) else "KD.TEACHER.CONFIG_FILE", path]
 
 
-def _data_keys(data: str | Sequence[str] | None) -> list[Any]:
+def _data_keys(data: str | os.PathLike[str] | Sequence[str] | None) -> list[Any]:
     if data is None:
         return []
-    if not isinstance(data, str):
+    if not isinstance(data, str | os.PathLike):
         train, test = data
         return ["DATASETS.TRAIN", [train], "DATASETS.TEST", [test]]
-    name = read_custom(data).name
+    file = os.fspath(data)
+    name = read_custom(file).name
     splits = ["DATASETS.TRAIN", [f"{name}_train"], "DATASETS.TEST", [f"{name}_val"]]
-    return ["DATASETS.CUSTOM", [data], *splits]
+    return ["DATASETS.CUSTOM", [file], *splits]
 
 
 def _given_networks(cfg: CfgNode, student: Network, teacher: Network) -> Distiller | None:

@@ -64,5 +64,7 @@ def test_a_network_is_trained_in_place_and_a_resume_needs_it_again(teacher, tmp_
 def test_what_cannot_be_distilled_is_refused(teacher, tmp_path):
     with pytest.raises(ValueError, match="has no teacher"):
         fakd.distill(CONFIG, Path(teacher[3]).parent, method="student", output=tmp_path)
+    with pytest.raises(FileNotFoundError, match="DATASETS.CUSTOM: there is no file '.*absent.yaml'"):
+        fakd.distill(CONFIG, Path(teacher[3]).parent, tmp_path / "absent.yaml", output=tmp_path)
     with pytest.raises(ValueError, match="already holds a finished run"):
         fakd.distill(CONFIG, Path(teacher[3]).parent, method="pd", output=Path(teacher[3]).parent)
