@@ -119,6 +119,7 @@ def test_a_wrong_description_is_refused_by_file_and_key(describe, changes, error
         ({"images": "nothing", "labels": "labels"}, r"No folder '.*nothing'.*mine\.yaml', splits: val"),
         ({"images": "images", "labels": ["labels/0.png"]}, "both be folders or both be lists"),
         ({"images": ["images/0.png"], "labels": []}, "1 images and 0 labels"),
+        ({"images": "images", "labels": "images"}, r"images/0\.png' are the same file.*image_suffix"),
         ({"images": ["images/9.png"], "labels": ["labels/9.png"]}, r"No file '.*images/9\.png'.*mine\.yaml"),
     ],
 )
@@ -140,6 +141,26 @@ def test_camvid_described_as_one_s_own_data_is_camvid():
     assert [os.path.realpath(r["sem_seg_file_name"]) for r in own] == [
         os.path.realpath(r["sem_seg_file_name"]) for r in DatasetCatalog.get("camvid_val")
     ]
+
+
+def test_links_that_lead_back_and_pipes_are_passed_over(describe, tmp_path):
+    for folder in ("images", "labels"):
+        os.makedirs(tmp_path / "all" / "more" / folder)
+        os.rename(tmp_path / folder / "0.png", tmp_path / "all" / "more" / folder / "0.png")
+        for link, target in (("a", "."), ("b", ".")):
+            os.symlink(target, tmp_path / "all" / "more" / folder / link)
+        os.mkfifo(tmp_path / "all" / "more" / folder / "1.png")
+    entry = {"images": "all/more/images", "labels": "all/more/labels"}
+    register_custom([describe(splits={"val": entry})])
+    assert [record["image_id"] for record in DatasetCatalog.get("mine_val")] == ["0"]
+
+
+def test_a_broken_link_is_named_and_not_passed_over(describe, tmp_path):
+    os.symlink("nothing", tmp_path / "images" / "8.png")
+    os.symlink("0.png", tmp_path / "labels" / "8.png")
+    register_custom([describe()])
+    with pytest.raises((ValueError, FileNotFoundError), match=r"images/8\.png"):
+        DatasetCatalog.get("mine_train")
 
 
 def test_a_split_of_images_alone(describe, tmp_path):

@@ -128,21 +128,41 @@ def _images(folder: str, suffix: str, remedy: str) -> dict[str, str]:
 
 
 def _files(folder: str) -> list[str]:
-    """Names of all files below a folder, relative to it."""
-    found = []
-    for path, _, names in os.walk(folder, followlinks=True):
+    """Names of all files below a folder, relative to it; a folder that links lead to again counts once."""
+    found, seen = [], set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(path)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        # Links last, so that a folder keeps its own name if that is below the same one.
+        links = {name for name in folders if os.path.islink(os.path.join(path, name))}
+        folders[:] = [*sorted({*folders} - links), *sorted(links)]
         below = os.path.relpath(path, folder)
-        found += names if below == "." else [os.path.join(below, name) for name in names]
+        for name in names:
+            if _may_be_read(os.path.join(path, name)):
+                found.append(name if below == "." else os.path.join(below, name))
     return found
+
+
+def _may_be_read(path: str) -> bool:
+    """Not a pipe, a device or such, whose opening may never end; a broken link's error will name it."""
+    return os.path.isfile(path) or not os.path.exists(path)
 
 
 def make_record(image_file: str, label_file: str | None, image_id: str) -> dict:
     """The dataset dict of an image with its label, or without; reads the header of the image only.
 
     Raises:
-        ValueError: the image cannot be read.
+        ValueError: the image cannot be read, or it is its own label.
     """
     width, height = array_size(image_file)
+    if label_file is not None and os.path.exists(label_file) and os.path.samefile(image_file, label_file):
+        raise ValueError(
+            f"The image '{image_file}' and its label '{label_file}' are the same file. Name the folder of "
+            "the labels, or tell the two apart by their ends (image_suffix, label_suffix)."
+        )
     return {
         "file_name": image_file,
         **({} if label_file is None else {"sem_seg_file_name": label_file}),
