@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from matplotlib import rc_context
 
 from fakd.config import read_paper
 from fakd.errors import message_of
@@ -20,6 +21,7 @@ from .sections import SECTIONS, Context
 from .table import RunTable, read_tables
 
 
+@rc_context({"text.parse_math": False})  # names of classes and runs may hold a $
 def write_report(
     paths: Sequence[str | Path],
     output: str | Path,

@@ -140,6 +140,14 @@ def test_files_and_their_links(study):
     assert not list(study.glob("**/*.partial"))
 
 
+def test_a_class_whose_name_holds_dollars_is_drawn(study):
+    for file in study.glob("*/seed*/result.json"):
+        file.write_text(file.read_text().replace('"sky"', r'"$\\frac$ x"'))
+    write_report([study], study, num_images=0)
+    assert r"$\frac$ x" in (study / "table.csv").read_text() + (study / "report.md").read_text()
+    assert list((study / "pictures").glob("*.png"))
+
+
 def test_gaps_are_named_and_the_rest_goes_on(study):
     (study / "fakd" / "seed1" / "result.json").write_text('{"method": "fa')
     (study / "cwd" / "seed2" / "result.json").unlink()
