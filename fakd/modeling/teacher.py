@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,10 +50,21 @@ class FrozenTeacher(nn.Module):
     # Not inference mode: its tensors may not be saved for a backward pass, and losses save them.
     @torch.no_grad()
     def encode(self, images: Tensor) -> SegOutput:
-        """The teacher's maps, in the precision of its form, of images as :meth:`forward` takes them."""
+        """The teacher's maps, in the precision of its form, of images as :meth:`forward` takes them.
+
+        Raises:
+            ValueError: at the teacher's scale the images have no pixel.
+        """
         if self.network.input_format != self.input_format:
             images = images.flip(1)
         if self.scale != 1:
+            height, width = images.shape[-2:]
+            if min(height, width) * self.scale < 1:
+                least = math.ceil(1000 / min(height, width)) / 1000
+                raise ValueError(
+                    f"KD.TEACHER.SCALE is {self.scale}, which leaves nothing of images of {height}x{width}: "
+                    f"choose at least {least}, or larger images (INPUT.CROP.SIZE)."
+                )
             images = F.interpolate(
                 images, scale_factor=self.scale, mode="bilinear", antialias=True, recompute_scale_factor=True
             )

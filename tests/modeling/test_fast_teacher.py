@@ -122,6 +122,12 @@ def test_a_batch_norm_of_something_else_stays():
     assert fold_batch_norm(block.eval()) == 0
 
 
+def test_a_scale_that_leaves_no_pixel_is_refused_by_its_key():
+    teacher = FrozenTeacher(trained(small_segmentor()), "RGB", scale=0.01)
+    with pytest.raises(ValueError, match="KD.TEACHER.SCALE is 0.01, .* of 64x64: choose at least 0.016"):
+        teacher.encode(images())
+
+
 def test_a_smaller_teacher_sees_the_same_pictures_smaller():
     network = trained(small_segmentor())
     half = FrozenTeacher(network, "RGB", scale=0.5)
