@@ -74,12 +74,21 @@ def test_ids_are_mapped_and_unmapped_ones_refused(describe, cfg, tmp_path):
         SemSegMapper(cfg)(second)
 
 
-def test_lists_and_files_of_paths_are_taken_in_their_order(describe, tmp_path):
-    (tmp_path / "images.txt").write_text("images/3.png\nimages/1.png\n")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_lists_and_files_of_paths_are_taken_in_their_order(describe, tmp_path, encoding):
+    (tmp_path / "images.txt").write_text("images/3.png\nimages/1.png\n", encoding)
     labels = ["labels/3.png", "labels/1.png"]
     register_custom([describe(splits={"some": {"images": "images.txt", "labels": labels}})])
     records = DatasetCatalog.get("mine_some")
     assert [os.path.basename(record["sem_seg_file_name"]) for record in records] == ["3.png", "1.png"]
+
+
+@pytest.mark.parametrize("root", ["~/scenes", "$HOME/scenes", "scenes", "."])
+def test_a_root_may_begin_at_home(describe, tmp_path, monkeypatch, root):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "scenes").symlink_to(".")
+    register_custom([describe(root=root)])
+    assert len(DatasetCatalog.get("mine_train")) == NUM_IMAGES
 
 
 def test_suffixes_and_subfolders(describe, tmp_path):

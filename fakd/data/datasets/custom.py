@@ -56,7 +56,8 @@ class Description(Strict):
 
     Attributes:
         name: datasets are registered as ``<name>_<split>``; default the file's own.
-        root: folder that relative paths start from; if it is relative itself, from the file's folder.
+        root: folder that relative paths start from; if it is relative itself, from the file's folder. "~" and
+            variables of the environment are replaced.
         classes: names, or names with colours, in the order of the class ids; read as pairs of both.
         channels: of an image; other than three, or npy and tif of more than 8 bits, are read as arrays.
         ignore_label: id of void.
@@ -213,7 +214,8 @@ def read_custom(path: str) -> CustomDataset:
     name = description.name or file.stem
     if not _NAME.fullmatch(name):
         raise ValueError(f"{path}: '{name}', the file's own name, cannot be a dataset's: give it a 'name'.")
-    root = os.path.join(file.resolve().parent, os.path.expandvars(description.root))
+    root = os.path.expanduser(os.path.expandvars(description.root))
+    root = os.path.join(file.resolve().parent, root)
     return CustomDataset(str(file.resolve()), name, root, description)
 
 
@@ -259,7 +261,7 @@ def _resolve(given: str | list[str], root: str, where: str) -> str | list[str]:
     path = os.path.normpath(os.path.join(root, os.path.expandvars(given)))
     if os.path.isfile(path):
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8-sig") as file:  # editors of Windows begin it with a mark
                 return [os.path.join(os.path.dirname(path), line.strip()) for line in file if line.strip()]
         except UnicodeDecodeError as error:
             raise ValueError(f"'{path}' is no text file of paths: {error}. {where}") from error
