@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import logging
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from importlib import import_module
@@ -31,6 +32,13 @@ logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).parent / "recipes"
 NO_RECIPE = "student"  # the recipe of a network that is trained alone
+_PATHS = (
+    "OUTPUT_DIR",
+    "MODEL.WEIGHTS",
+    "MODEL.BACKBONE.PRETRAINED",
+    "DATALOADER.DECODED",
+    *(f"KD.TEACHER.{key}" for key in ("RUN", "CONFIG_FILE", "WEIGHTS", "CACHE")),
+)
 _OF_A_RECIPE = ("KD.LOSSES", "KD.RECIPE", "MODEL.META_ARCHITECTURE")
 
 
@@ -100,7 +108,7 @@ def load_config(
     cfg.PLUGINS = tuple(dict.fromkeys(plugins))  # of all sources: what each of them names must be found again
     custom = cfg.DATASETS.CUSTOM or ()
     # Absolute, because a process elsewhere that is given this config registers them again.
-    paths = tuple(str(Path(path).resolve()) for path in custom)
+    paths = tuple(str(Path(path).expanduser().resolve()) for path in custom)
     register_custom(paths)
     cfg.DATASETS.CUSTOM = paths or None
     _count_classes(cfg, named)
@@ -389,6 +397,8 @@ def _fitted(key: str, given: Any, allowed: Range | None) -> Any:
     if allowed.listed and isinstance(value, str):
         value = (value,)
     allowed.check(key, value)
+    if key in _PATHS:
+        return os.path.expanduser(value)  # the shell's is not in a file, nor always on its command line
     return float(value) if allowed.kind is float and isinstance(value, int) else value
 
 

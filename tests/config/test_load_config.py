@@ -3,9 +3,11 @@
 import sys
 
 import pytest
+import yaml
 from detectron2.config import CfgNode
 
 from fakd.config import load_config
+from fakd.config.checks import value_of
 from fakd.registry import DISTILL_LOSS_REGISTRY
 
 PLUGIN = '''
@@ -272,3 +274,23 @@ def test_a_network_without_weights_in_the_registry_is_told_before_anything_is_bu
 )
 def test_the_number_of_classes_follows_from_the_data(opts, number):
     assert load_config(opts=opts).MODEL.SEM_SEG_HEAD.NUM_CLASSES == number
+
+
+@pytest.mark.parametrize(
+    "name", ["OUTPUT_DIR", "MODEL.WEIGHTS", "KD.TEACHER.CONFIG_FILE", "KD.TEACHER.CACHE"]
+)
+def test_a_path_from_home_is_meant_as_a_shell_means_it(name, write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    *parents, leaf = name.split(".")
+    content = {leaf: "~/there"}
+    for parent in reversed(parents):
+        content = {parent: content}
+    for cfg in (load_config(write("own.yaml", yaml.safe_dump(content))), load_config(opts=[name, "~/there"])):
+        assert value_of(cfg, name) == str(tmp_path / "there")
+
+
+def test_a_teacher_s_run_from_home_names_its_files_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    teacher = load_config(opts=["KD.TEACHER.RUN", "~/run"]).KD.TEACHER
+    assert teacher.CONFIG_FILE == str(tmp_path / "run" / "config.yaml")
+    assert teacher.WEIGHTS == str(tmp_path / "run" / "model_final.pth")
