@@ -86,8 +86,10 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: there is nothing to resume.
-            ValueError: a new run would overwrite one, or a resumed run would not be the same.
+            ValueError: it is a file, a new run would overwrite one, or a resumed run would not be the same.
         """
+        if self.path.is_file():
+            raise ValueError(f"OUTPUT_DIR '{self.path}' is a file; name a folder.")
         if resume:
             self._check_resume(cfg)
         elif self.result_file.exists() or list(self.path.glob("model_*.pth")):

@@ -37,3 +37,10 @@ def test_options_of_a_plugin_that_is_not_loaded_now_do_not_stop_a_resume(tmp_pat
     recorded["KD"]["ElsewhereLoss"] = {"WEIGHT": 1.0}
     folder.config_file.write_text(yaml.safe_dump(recorded))
     folder.check_usable(load_config(recipe="cwd"), resume=True)
+
+
+def test_a_file_is_no_folder_of_a_run(tmp_path):
+    (tmp_path / "file").touch()
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="OUTPUT_DIR '.*file' is a file; name a folder"):
+            RunFolder(tmp_path / "file").check_usable(load_config(), resume)
