@@ -12,7 +12,7 @@ from fakd.engine.model_summary import summarize, summary_table
 from fakd.report.report import write_report
 
 from . import typed
-from .arguments import add_reading
+from .arguments import add_reading, at_least
 
 
 def _model(args: argparse.Namespace) -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     one = commands.add_parser("model", help="print parameters, GFLOPs, stride and taps of a network")
     one.add_argument("--config-file", required=True, metavar="FILE")
     one.add_argument("--teacher-config", default="", metavar="FILE", help="default: KD.TEACHER.CONFIG_FILE")
-    one.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"))
+    one.add_argument("--size", type=at_least(1), nargs=2, default=(512, 512), metavar=("H", "W"))
     one.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE")
     one.set_defaults(command=_model)
     several = commands.add_parser(

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from detectron2.config import CfgNode
 
 from fakd.config import check_recipe, load_config
 from fakd.deploy.source import add_source
 from fakd.predict import Predictor
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """For ``type`` of an argument: whole numbers from ``least`` on; argparse names the argument."""
+
+    def number(word: str) -> int:
+        value = int(word)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}, the least that it may be")
+        return value
+
+    number.__name__ = "int"  # as argparse calls what is no number
+    return number
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +51,13 @@ def add_predictor(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     add = parser.add_argument
     add("--exported", metavar="FILE", help="a file written by ``fakd export``, in place of --run")
-    add("--batch-size", type=int, default=1, metavar="N", help="pictures or frames at once (default: 1)")
+    add(
+        "--batch-size",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="pictures or frames at once (default: 1)",
+    )
     add("--device", metavar="NAME", help="such as cpu or cuda (default: a GPU if there is one)")
 
 
@@ -65,7 +85,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--images",
-        type=int,
+        type=at_least(0),
         default=40,
         metavar="N",
         help="number of test images to predict; those where the runs differ most are shown; "

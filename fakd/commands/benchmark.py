@@ -14,6 +14,8 @@ from fakd.engine import provenance
 from fakd.files import atomic_write
 from fakd.sweep.spec import options_of
 
+from .arguments import at_least
+
 EXAMPLES = """
 example:
   %(prog)s --config-file configs/camvid/student.yaml configs/camvid/teacher.yaml --output cost.csv
@@ -33,8 +35,14 @@ def _parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--config-file", required=True, nargs="+", metavar="FILE", help="configs to measure, a column each")
-    add("--size", type=int, nargs=2, metavar=("H", "W"), help="default: the first config's INPUT.CROP.SIZE")
-    add("--batch-sizes", type=int, nargs="+", default=[1, 8], metavar="N", help="default: 1 8")
+    add(
+        "--size",
+        type=at_least(1),
+        nargs=2,
+        metavar=("H", "W"),
+        help="default: the first config's INPUT.CROP.SIZE",
+    )
+    add("--batch-sizes", type=at_least(1), nargs="+", default=[1, 8], metavar="N", help="default: 1 8")
     add(
         "--runtimes",
         nargs="+",
@@ -44,12 +52,12 @@ def _parse() -> argparse.Namespace:
     )
     add(
         "--repeats",
-        type=int,
+        type=at_least(1),
         default=30,
         metavar="N",
         help="number of timed calls, for training a third (default: 30)",
     )
-    add("--threads", type=int, default=0, metavar="N", help="CPU threads (default: all cores)")
+    add("--threads", type=at_least(0), default=0, metavar="N", help="CPU threads (default: all cores)")
     add("--output", metavar="FILE", help="also write the table as csv")
     add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys, such as MODEL.DEVICE cpu")
     return parser.parse_args()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fakd.predict.demo import KINDS, Demo, find_inputs
 
-from .arguments import add_predictor, build_predictor, check_predictor
+from .arguments import add_predictor, at_least, build_predictor, check_predictor
 
 EXAMPLES = """
 examples:
@@ -29,8 +29,8 @@ def _parse() -> argparse.Namespace:
     add = parser.add_argument
     add("inputs", nargs="*", metavar="INPUT", help="picture, folder or video")
     add_predictor(parser)
-    add("--webcam", type=int, metavar="N", help="number of the camera; the first is 0")
-    add("--max-frames", type=int, metavar="N", help="frames of each video or camera (default: all)")
+    add("--webcam", type=at_least(0), metavar="N", help="number of the camera; the first is 0")
+    add("--max-frames", type=at_least(1), metavar="N", help="frames of each video or camera (default: all)")
     add("--output", type=Path, default=Path("output/demo"), metavar="DIR", help="default: %(default)s")
     add("--kind", choices=KINDS, default="overlay", help="what to write (default: overlay)")
     add(

@@ -16,6 +16,8 @@ from fakd.deploy.student import export_student
 from fakd.engine import provenance
 from fakd.engine.logs import run_logging
 
+from .arguments import at_least
+
 EXAMPLES = """
 examples:
   ONNX for any size          %(prog)s --run output/fakd
@@ -57,7 +59,7 @@ def _parse() -> argparse.Namespace:
     )
     add("--output", metavar="FILE", help=named)
     size = "of the input, for one image at a time (default: any size, any number)"
-    add("--size", type=int, nargs=2, metavar=("H", "W"), help=size)
+    add("--size", type=at_least(1), nargs=2, metavar=("H", "W"), help=size)
     plain = "leave the normalisation out: the input is (image - pixel_mean) / pixel_std, not 0 to 255"
     add("--no-normalize", action="store_true", help=plain)
     add(
@@ -66,10 +68,22 @@ def _parse() -> argparse.Namespace:
         default="",
         help="default: float32, or int8 of a network trained for it; int8 is for onnx, openvino and litert",
     )
-    add("--calibration", type=int, default=64, metavar="N", help="training images for int8 (default: 64)")
-    add("--opset", type=int, default=OPSET, metavar="N", help=f"ONNX opset (default: {OPSET})")
+    add(
+        "--calibration",
+        type=at_least(1),
+        default=64,
+        metavar="N",
+        help="training images for int8 (default: 64)",
+    )
+    add("--opset", type=at_least(1), default=OPSET, metavar="N", help=f"ONNX opset (default: {OPSET})")
     add("--evaluate", action="store_true", help="measure the mIoU before and after export, also for float32")
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads of the table's times (default: 1)")
+    add(
+        "--threads",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="CPU threads of the table's times (default: 1)",
+    )
     add("--table", metavar="FILE", help="csv file that gets each row of --format all once it is measured")
     args = parser.parse_args()
     if args.format == "all" and not args.size:

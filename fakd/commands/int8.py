@@ -14,6 +14,8 @@ from fakd.deploy.formats import FORMATS
 from fakd.deploy.int8_study import compare_int8
 from fakd.files import atomic_write
 
+from .arguments import at_least
+
 EXAMPLE = """
 example:
   %(prog)s --config-file configs/toyscenes/student.yaml --runs output/seed0 output/seed1 output/seed2 \\
@@ -37,13 +39,20 @@ def main() -> None:
     add("--teacher", default="", metavar="DIR", help="run whose network teaches")
     recipes = "who teaches in int8; 'student' is nobody (default: %(default)s)"
     add("--recipes", nargs="+", default=["student"], metavar="NAME", help=recipes)
-    add("--size", type=int, nargs=2, required=True, metavar=("H", "W"), help="of the input of the files")
-    add("--iterations", type=int, default=300, metavar="N", help="of training in int8 (default: 300)")
+    add(
+        "--size",
+        type=at_least(1),
+        nargs=2,
+        required=True,
+        metavar=("H", "W"),
+        help="of the input of the files",
+    )
+    add("--iterations", type=at_least(1), default=300, metavar="N", help="of training in int8 (default: 300)")
     add("--rate", type=float, default=0.1, metavar="X", help="factor of the learning rate (default: 0.1)")
     written = "of the files; static int8 is made for the first alone (default: %(default)s)"
     add("--formats", nargs="+", default=["onnx"], choices=FORMATS, help=written)
     add("--output", required=True, type=Path, metavar="DIR", help="of the runs and files, and OUTPUT.csv")
-    add("--threads", type=int, default=0, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    add("--threads", type=at_least(0), default=0, metavar="N", help="CPU threads (default: PyTorch's choice)")
     add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="config keys of int8 and its training")
     args = parser.parse_args()
     if args.threads:

@@ -10,6 +10,8 @@ from fakd.deploy.source import add_source, read_source
 from fakd.engine.logs import run_logging
 from fakd.files import atomic_write
 
+from .arguments import at_least
+
 EXAMPLE = """
 example:
   %(prog)s --run output/student --output output/sensitivity --in-float 4
@@ -26,9 +28,15 @@ def main() -> None:
     )
     add_source(parser)
     add = parser.add_argument
-    add("--images", type=int, default=16, metavar="N", help="of the first test set (default: 16)")
-    add("--calibration", type=int, default=32, metavar="N", help="training images for ranges (default: 32)")
-    add("--in-float", type=int, default=4, metavar="K", help="layers in the printed key (default: 4)")
+    add("--images", type=at_least(1), default=16, metavar="N", help="of the first test set (default: 16)")
+    add(
+        "--calibration",
+        type=at_least(1),
+        default=32,
+        metavar="N",
+        help="training images for ranges (default: 32)",
+    )
+    add("--in-float", type=at_least(0), default=4, metavar="K", help="layers in the printed key (default: 4)")
     add("--output", required=True, metavar="STEM", help="of the .csv and the .png")
     args = parser.parse_args()
     trust = {"allow_plugins": args.allow_plugins, "allow_pickle": args.allow_pickle}

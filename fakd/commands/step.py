@@ -10,7 +10,7 @@ from fakd.engine import provenance
 from fakd.engine.logs import run_logging
 from fakd.engine.step_cost import advice, step_costs
 
-from .arguments import add_training, load_training
+from .arguments import add_training, at_least, load_training
 
 EXAMPLES = """
 example:
@@ -28,8 +28,10 @@ def _parse() -> argparse.Namespace:
     )
     add_training(parser)
     add = parser.add_argument
-    add("--rounds", type=int, default=5, metavar="N", help="how often each part is timed (default: 5)")
-    add("--threads", type=int, default=0, metavar="N", help="threads of the CPU (default: PyTorch's)")
+    add(
+        "--rounds", type=at_least(1), default=5, metavar="N", help="how often each part is timed (default: 5)"
+    )
+    add("--threads", type=at_least(0), default=0, metavar="N", help="threads of the CPU (default: PyTorch's)")
     return parser.parse_args()
 
 
