@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fakd.data.datasets.colours import colour_map, palette
 from fakd.modeling import Segmentor
-from fakd.validation import Strict, parse
+from fakd.validation import Strict, parse, validation_message
 
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -116,18 +116,25 @@ def classes_and_colours(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[tuple[int,
 def build_metadata(
     cfg: CfgNode, network: Segmentor, size: tuple[int, int] | None, normalize: bool, precision: str
 ) -> ExportMetadata:
-    """The metadata of a student's file; the last three arguments are attributes of the result."""
+    """The metadata of a student's file; the last three arguments are attributes of the result.
+
+    Raises:
+        ValueError: see :func:`classes_and_colours`; or a value is none that a file may have.
+    """
     classes, colours = classes_and_colours(cfg)
-    return ExportMetadata(
-        classes=classes,
-        colours=colours,
-        input_format=network.input_format,  # type: ignore[arg-type]  # checked by the model
-        normalize=normalize,
-        pixel_mean=tuple(network.pixel_mean.flatten().tolist()),
-        pixel_std=tuple(network.pixel_std.flatten().tolist()),
-        size=size,
-        base_size=tuple(cfg.INPUT.BASE_SIZE),
-        window=tuple(cfg.TEST.WINDOW),
-        stride=tuple(cfg.TEST.STRIDE),
-        precision=precision,  # type: ignore[arg-type]  # likewise
-    )
+    try:
+        return ExportMetadata(
+            classes=classes,
+            colours=colours,
+            input_format=network.input_format,  # type: ignore[arg-type]  # checked by the model
+            normalize=normalize,
+            pixel_mean=tuple(network.pixel_mean.flatten().tolist()),
+            pixel_std=tuple(network.pixel_std.flatten().tolist()),
+            size=size,
+            base_size=tuple(cfg.INPUT.BASE_SIZE),
+            window=tuple(cfg.TEST.WINDOW),
+            stride=tuple(cfg.TEST.STRIDE),
+            precision=precision,  # type: ignore[arg-type]  # likewise
+        )
+    except ValidationError as error:
+        raise ValueError(validation_message(error, "The file's metadata")) from error

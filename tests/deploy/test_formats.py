@@ -9,7 +9,7 @@ from fakd.deploy import side_by_side
 from fakd.deploy.exported import load_exported
 from fakd.deploy.formats import FORMATS, format_of
 from fakd.deploy.formats.base import Format, metadata_behind, parsed, with_metadata
-from fakd.deploy.metadata import read_metadata
+from fakd.deploy.metadata import build_metadata, read_metadata
 from fakd.deploy.side_by_side import export_all
 from fakd.modeling import Segmentor
 
@@ -184,3 +184,10 @@ def test_coreml_is_written_with_the_sides_and_the_metadata(tmp_path):
         assert found is None
         with pytest.raises(ValueError, match="CoreML, which runs on macOS alone"):
             load_exported(tmp_path / "x.mlpackage")
+
+
+def test_a_size_of_nothing_is_told_in_one_line():
+    cfg = config("deeplabv3plus_mbv2")
+    with pytest.raises(ValueError, match="size .* must not be 0") as told:
+        build_metadata(cfg, Segmentor(cfg), (0, 0), True, "float32")
+    assert "\n" not in str(told.value) and "pydantic" not in str(told.value)
