@@ -188,7 +188,7 @@ def check_device(device: str, name: str = "MODEL.DEVICE") -> None:
         ValueError: it cannot.
     """
     try:
-        torch.zeros(1, device=device).item()  # "meta" has no values
+        torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(

@@ -34,7 +34,6 @@ def test_the_defaults_are_fine():
         (("DATASETS.TEST", ("toyscenes_val",) * 2), "DATASETS.TEST names toyscenes_val twice"),
         (("KD.TEACHER.RUN", "output/teacher"), "KD.TEACHER.RUN names a teacher, but .*no method.*--recipe"),
         (("KD.TEACHER.BACKBONE", "test_vit"), "KD.TEACHER.BACKBONE names a teacher, but .*no method"),
-        (("MODEL.DEVICE", "meta"), "MODEL.DEVICE is 'meta', which cannot be used here"),
         (("MODEL.DEVICE", "gpu"), "MODEL.DEVICE is 'gpu', which cannot be used here"),
     ],
 )
@@ -77,8 +76,7 @@ def test_an_accelerator_that_is_not_there_is_named_with_the_way_out():
         check_place(config("MODEL.DEVICE", "cuda"))
 
 
-@pytest.mark.parametrize("device", ["bogus", "meta"])
-def test_a_predictor_names_a_device_that_is_not_there(device, tmp_path):
+def test_a_predictor_names_a_device_that_is_not_there(tmp_path):
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(ValueError, match=f"^device is '{device}', which cannot be used here"):
-        Predictor(tmp_path, device=device)
+    with pytest.raises(ValueError, match="^device is 'bogus', which cannot be used here"):
+        Predictor(tmp_path, device="bogus")
