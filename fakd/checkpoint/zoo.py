@@ -6,9 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fakd.files import file_digest
+from fakd.validation import read_yaml
 
 
 @cache
@@ -18,7 +17,7 @@ def zoo() -> dict[str, dict[str, Any]]:
     Each has ``model`` (a file of ``configs/_base_/models``), ``dataset``, ``mIoU`` in percent on its
     validation images, ``align_corners``, and where it is known ``sha256``, the first digits of the digest.
     """
-    return yaml.safe_load(Path(__file__).with_name("zoo.yaml").read_text())
+    return read_yaml(Path(__file__).with_name("zoo.yaml"))
 
 
 def find(path: str | Path) -> dict[str, Any] | None:

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..files import shipped
+from ..validation import read_yaml
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def _read(project: str, file: str) -> dict[str, Any]:
             f"no '{path}' (looked from {Path.cwd()} and in the package); projects with tables here: "
             f"{', '.join(known) or 'none'}."
         )
-    return yaml.safe_load(path.read_text())
+    return read_yaml(path)
 
 
 def _experiment(project: str, name: str, pair: str, entry: dict[str, Any], own: dict[str, Any]) -> Experiment:
