@@ -101,6 +101,8 @@ KEYS: dict[str, Key] = {
         listed=True,
         optional=True,
     ),
+    "DATASETS.CLASSES": key((), "names of the network's classes; default the training set's own"),
+    "DATASETS.COLOURS": key((), "of these classes, as #rrggbb; default the training set's own"),
     "DATALOADER.NUM_WORKERS": key(2, "processes that read images, per training process", least=0),
     "DATALOADER.DECODED": key("", "folder of fakd data decode: training images are read from it"),
     "DATALOADER.UNLABELLED_SHARE": key(

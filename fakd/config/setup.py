@@ -20,6 +20,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..checkpoint.registry_weights import registry_weights
+from ..data.datasets.colours import as_hex, palette
 from ..data.datasets.custom import register_custom
 from ..files import shipped
 from ..ranges import Range
@@ -109,9 +110,15 @@ def load_config(
     custom = cfg.DATASETS.CUSTOM or ()
     # Absolute, because a process elsewhere that is given this config registers them again.
     paths = tuple(str(Path(path).expanduser().resolve()) for path in custom)
-    register_custom(paths)
     cfg.DATASETS.CUSTOM = paths or None
-    _count_classes(cfg, named)
+    try:
+        register_custom(paths)
+    except FileNotFoundError as error:
+        if not cfg.DATASETS.CLASSES:
+            raise
+        # A run's config knows its classes: its network serves where the data is not.
+        logger.warning(f"{error} Without it no dataset of that file can be read.")
+    _read_training_set(cfg, named)
     _match_registry_weights(cfg, named)
     check_channels(cfg)
     return cfg
@@ -123,14 +130,21 @@ def own_folder(config_file: str, recipe: str) -> str:
     return f"output/{file.parent.name}/{file.stem}{f'_{method}' if method not in ('', NO_RECIPE) else ''}"
 
 
-def _count_classes(cfg: CfgNode, named: Set[str]) -> None:
-    """Takes the numbers of classes and of channels from the training data, where no source says another."""
+def _read_training_set(cfg: CfgNode, named: Set[str]) -> None:
+    """Takes channels, number, names and colours of the classes from it, where no source says another."""
     known = [name for name in cfg.DATASETS.TRAIN if name in DatasetCatalog.list()]
-    if known and "INPUT.CHANNELS" not in named:
-        cfg.INPUT.CHANNELS = MetadataCatalog.get(known[0]).get("channels", 3)
-    if known and "MODEL.SEM_SEG_HEAD.NUM_CLASSES" not in named:
-        classes = MetadataCatalog.get(known[0]).get("stuff_classes")
-        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(classes or ()) or cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if not known:
+        return
+    metadata = MetadataCatalog.get(known[0])
+    if "INPUT.CHANNELS" not in named:
+        cfg.INPUT.CHANNELS = metadata.get("channels", 3)
+    names = tuple(metadata.get("stuff_classes") or ())
+    if "MODEL.SEM_SEG_HEAD.NUM_CLASSES" not in named:
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(names) or cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if names and "DATASETS.CLASSES" not in named:
+        cfg.DATASETS.CLASSES = names
+    if tuple(cfg.DATASETS.CLASSES) == names and "DATASETS.COLOURS" not in named:
+        cfg.DATASETS.COLOURS = as_hex(palette(metadata)[: len(names)])
 
 
 def _match_registry_weights(cfg: CfgNode, given: Set[str]) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from pydantic import Field, ValidationError, model_validator
 
-from fakd.data.datasets.colours import colour_map, palette
+from fakd.data.datasets.colours import colour_map, of_hex
 from fakd.modeling import Segmentor
 from fakd.validation import Strict, parse, validation_message
 
@@ -89,28 +89,27 @@ def read_metadata(texts: Mapping[str, str], path: str | Path) -> ExportMetadata:
 
 
 def classes_and_colours(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
-    """Names and RGB colours of the classes of a config's dataset; numbers where it names no dataset.
+    """Names and RGB colours of a config's classes; numbers where it names no dataset.
 
     Raises:
-        ValueError: the dataset is not registered, or has another number of classes than the config.
+        ValueError: there are more or fewer names than classes, or colours than names; there are none, since
+            the training set is not registered; or a colour is none.
     """
     number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    for dataset in [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN][:1]:
-        if dataset not in DatasetCatalog.list():
+    names = cfg.DATASETS.CLASSES
+    if unknown := [] if names else [name for name in cfg.DATASETS.TRAIN if name not in DatasetCatalog.list()]:
+        raise ValueError(
+            f"The dataset '{unknown[0]}' of the config, whose classes the network knows, is not registered. "
+            "If one of its PLUGINS does so, give --allow-plugins, else name them by DATASETS.CLASSES."
+        )
+    colours = of_hex(cfg.DATASETS.COLOURS)
+    for key, values, expected in (("CLASSES", names, number), ("COLOURS", colours, len(names))):
+        if values and len(values) != expected:
             raise ValueError(
-                f"The dataset '{dataset}' of the config, whose classes the network knows, is not registered. "
-                "If one of its PLUGINS does so, give --allow-plugins."
-            )
-        metadata = MetadataCatalog.get(dataset)
-        if len(metadata.stuff_classes) != number:
-            raise ValueError(
-                f"The dataset '{dataset}' has {len(metadata.stuff_classes)} classes, but "
+                f"DATASETS.{key} has {len(values)} entries, but must have {expected}: "
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {number}."
             )
-        return tuple(metadata.stuff_classes), tuple(
-            (r, g, b) for r, g, b in palette(metadata)[:number].tolist()
-        )
-    return tuple(map(str, range(number))), tuple(colour_map(number))
+    return tuple(names) or tuple(map(str, range(number))), tuple(colours or colour_map(number))
 
 
 def build_metadata(

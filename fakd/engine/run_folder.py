@@ -36,6 +36,8 @@ _FREE = (
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.CHECKPOINT_KEEP",
     "CHECKPOINT.",
+    "DATASETS.CLASSES",  # no metric knows names; a resume compares them by itself
+    "DATASETS.COLOURS",
     "KD.TEACHER.RUN",  # stands for a config and weights, which are given too
     "KD.TEACHER.CHECK_",
     "KD.TEACHER.MIOU",
@@ -106,6 +108,9 @@ class RunFolder:
                 "without --resume."
             )
         old, new = self.config(), deciding_values(yaml.safe_load(cfg.dump()))
+        classes = _flat(read_yaml(self.config_file)).get("DATASETS.CLASSES")
+        if classes:  # runs of earlier versions have none
+            old["DATASETS.CLASSES"], new["DATASETS.CLASSES"] = classes, [*cfg.DATASETS.CLASSES]
         differing = [
             f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
             for key in sorted(old.keys() | new.keys())

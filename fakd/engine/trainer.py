@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase, create_ddp_model, default_writers, hooks
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, verify_results
 from detectron2.utils import comm
@@ -145,7 +144,8 @@ class Trainer(DefaultTrainer):
             bar, extra_hooks, max_seconds: see the class.
         """
         cfg, is_main = self.cfg, comm.is_main_process()
-        test_sets, classes = cfg.DATASETS.TEST, self._class_names()
+        test_sets = cfg.DATASETS.TEST
+        classes = cfg.DATASETS.CLASSES or [str(i) for i in range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
         self.clock = RunClock()
         self.budget = Budget(self.clock, max_seconds)
         self.memory = PeakMemory(cfg.MODEL.DEVICE)
@@ -186,11 +186,6 @@ class Trainer(DefaultTrainer):
             *extra_hooks,
         ]
         return [*on_all, *(on_main if is_main else []), StopOnSignal(save.save)]
-
-    def _class_names(self) -> Sequence[str]:
-        first = (*self.cfg.DATASETS.TRAIN, *self.cfg.DATASETS.UNLABELLED)[0]
-        known = MetadataCatalog.get(first).get("stuff_classes")
-        return known or [str(i) for i in range(self.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
 
     def _evaluate(self) -> dict[str, Any]:
         _share_buffers(unwrapped(self.model))

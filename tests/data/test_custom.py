@@ -10,6 +10,7 @@ from fakd.config import load_config
 from fakd.data import SemSegMapper, build_train_loader
 from fakd.data.datasets.custom import register_custom
 from fakd.data.datasets.folders import datasets_root
+from fakd.deploy.metadata import classes_and_colours
 
 from .conftest import NUM_IMAGES, write_pairs
 
@@ -59,6 +60,36 @@ def test_a_changed_file_is_read_anew_and_registering_twice_is_harmless(describe)
     register_custom([describe()])
     register_custom([describe(classes={name: [i, 0, 0] for i, name in enumerate(CLASSES)})])
     assert MetadataCatalog.get("mine_train").stuff_colors[3] == [3, 0, 0]
+
+
+def test_a_run_knows_its_classes_when_their_file_is_changed_or_gone(describe, tmp_path, caplog):
+    colours = {name: [i, 0, 7] for i, name in enumerate(CLASSES)}
+    chosen = ["DATASETS.TRAIN", "('mine_train',)", "DATASETS.TEST", "()"]
+    opts = ["DATASETS.CUSTOM", describe(classes=colours), *chosen]
+    (tmp_path / "config.yaml").write_text(load_config("", opts).dump())
+    describe(classes=[f"renamed {name}" for name in CLASSES])
+    assert classes_and_colours(load_config("", opts))[0][3] == "renamed class 3"
+    (tmp_path / "mine.yaml").unlink()
+    DatasetCatalog.remove("mine_train")
+    names, found = classes_and_colours(load_config(str(tmp_path / "config.yaml")))
+    assert list(names) == CLASSES and found[3] == (3, 0, 7)
+    assert "there is no file" in caplog.text and "no dataset of that file can be read" in caplog.text
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        load_config("", opts)
+
+
+@pytest.mark.parametrize(
+    ("opts", "told"),
+    [
+        (("DATASETS.CLASSES", "('a','b')"), "DATASETS.CLASSES has 2 entries, but must have 12"),
+        (("DATASETS.COLOURS", "('#000000',)"), "DATASETS.COLOURS has 1 entries, but must have 12"),
+        (("DATASETS.COLOURS", "('black',)"), "'black' is no colour"),
+        (("DATASETS.TRAIN", "('absent',)"), "'absent' of the config.*--allow-plugins.*DATASETS.CLASSES"),
+    ],
+)
+def test_classes_that_are_none_are_refused(opts, told):
+    with pytest.raises(ValueError, match=told):
+        classes_and_colours(load_config("", opts))
 
 
 def test_ids_are_mapped_and_unmapped_ones_refused(describe, cfg, tmp_path):

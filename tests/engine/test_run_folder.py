@@ -24,6 +24,17 @@ def test_a_key_that_came_later_at_its_default_does_not_stop_a_resume(tmp_path):
         folder.check_usable(load_config(opts=["SOLVER.ACCUMULATE", "2"]), resume=True)
 
 
+def test_a_run_is_not_resumed_with_other_classes(tmp_path):
+    folder = _recorded_run(tmp_path, load_config(opts=["DATASETS.CLASSES", "('a','b')"]))
+    others = load_config(opts=["DATASETS.CLASSES", "('b','a')"])
+    with pytest.raises(ValueError, match=r"DATASETS.CLASSES: \['a', 'b'\] there, \['b', 'a'\] now"):
+        folder.check_usable(others, resume=True)
+    recorded = yaml.safe_load(folder.config_file.read_text())
+    del recorded["DATASETS"]["CLASSES"]  # as an earlier version left it
+    folder.config_file.write_text(yaml.safe_dump(recorded))
+    folder.check_usable(others, resume=True)
+
+
 def test_options_count_only_for_losses_in_use(tmp_path):
     folder = _recorded_run(tmp_path, load_config(recipe="cwd"))
     folder.check_usable(load_config(opts=["KD.PD.TAU", "2.0"], recipe="cwd"), resume=True)

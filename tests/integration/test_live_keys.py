@@ -10,6 +10,7 @@ from detectron2.config import get_cfg
 from fakd.config import load_config
 from fakd.config.defaults import KEYS
 from fakd.config.setup import flat_keys, read_keys
+from fakd.deploy.metadata import classes_and_colours
 from fakd.engine import Trainer, evaluate, run
 from fakd.modeling.build import build_segmentor
 from fakd.registry import DECODE_HEAD_REGISTRY
@@ -71,6 +72,7 @@ def test_what_runs_read_is_what_acts(read, teacher, tmp_path):
     for name, _ in DECODE_HEAD_REGISTRY:
         if name != "FCNHead":  # which is the auxiliary one
             build_segmentor(config("", "MODEL.SEM_SEG_HEAD.NAME", name, "MODEL.BACKBONE.WIDTH", 1.0))
+    classes_and_colours(config(""))
     cfg = config("", "SOLVER.POLY_POWER", 0.0)
     optimizer = Trainer.build_optimizer(cfg, build_segmentor(cfg))
     for name in KEYS["SOLVER.LR_SCHEDULER_NAME"].range.choices:

@@ -1,5 +1,8 @@
 """Colours of classes, also for those that bring none."""
 
+import re
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from detectron2.data import Metadata
 
@@ -30,3 +33,23 @@ def colour_map(number: int) -> list[tuple[int, int, int]]:
                 channels[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
         colours.append((channels[0], channels[1], channels[2]))
     return colours
+
+
+def as_hex(colours: Iterable[Sequence[int]]) -> tuple[str, ...]:
+    """RGB colours of 0 to 255 as ``#rrggbb``."""
+    return tuple("#{:02x}{:02x}{:02x}".format(*colour) for colour in colours)
+
+
+def of_hex(colours: Iterable[str]) -> list[tuple[int, int, int]]:
+    """RGB colours of 0 to 255 that :func:`as_hex` wrote.
+
+    Raises:
+        ValueError: one is no ``#rrggbb``.
+    """
+    found = []
+    for text in colours:
+        if not re.fullmatch("#[0-9a-fA-F]{6}", text):
+            raise ValueError(f"{text!r} is no colour: it must be # and six hexadecimal digits.")
+        red, green, blue = bytes.fromhex(text[1:])
+        found.append((red, green, blue))
+    return found
