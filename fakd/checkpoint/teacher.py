@@ -22,7 +22,8 @@ def load_teacher(model: nn.Module, path: str, config_file: str = "", allow_pickl
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is refused or damaged, or a weight is missing, unknown or of another shape.
+        ValueError: the file is refused or damaged, or a weight is missing, unknown, of another shape or not
+            finite.
     """
     local = PathManager.get_local_path(path)
     if not Path(local).is_file():
@@ -47,6 +48,12 @@ def load_teacher(model: nn.Module, path: str, config_file: str = "", allow_pickl
         fits = f"the config '{config_file}'" if config_file else "the config"
         raise ValueError(
             f"The weights '{path}' do not fit {fits}: {listed}. Use the config they were trained with."
+        )
+    numbers = [key for key in own if key in weights and weights[key].is_floating_point()]
+    if bad := [key for key in numbers if not weights[key].isfinite().all()]:
+        raise ValueError(
+            f"The weights '{path}' hold NaN or infinity ({_few(bad)}), with which a network predicts nothing. "
+            "Use an earlier checkpoint."
         )
     model.load_state_dict(weights, strict=False)
 

@@ -51,3 +51,12 @@ def test_code_is_refused(tmp_path):
     torch.save(net(), tmp_path / "w.pth")
     with pytest.raises(ValueError, match="CHECKPOINT.ALLOW_PICKLE"):
         load_teacher(net(), str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
+    weights = net().state_dict()
+    weights["1.running_var"][2] = value
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w.pth' hold NaN or infinity \(1.running_var\)"):
+        load_teacher(net(), str(tmp_path / "w.pth"))
