@@ -52,8 +52,8 @@ def load_teacher(model: nn.Module, path: str, config_file: str = "", allow_pickl
     numbers = [key for key in own if key in weights and weights[key].is_floating_point()]
     if bad := [key for key in numbers if not weights[key].isfinite().all()]:
         raise ValueError(
-            f"The weights '{path}' hold NaN or infinity ({_few(bad)}), with which a network predicts nothing. "
-            "Use an earlier checkpoint."
+            f"The weights '{path}' hold NaN or infinity ({_few(bad)}), so the network predicts nothing. Use "
+            "an earlier checkpoint."
         )
     model.load_state_dict(weights, strict=False)
 

@@ -41,10 +41,32 @@ def check_config(cfg: CfgNode) -> None:
 
 def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
     """Every rule that concerns several keys: whether it is broken, and the message."""
-    solver, head, size = cfg.SOLVER, cfg.MODEL.SEM_SEG_HEAD, tuple(cfg.INPUT.BASE_SIZE)
-    processes, reference = comm.get_world_size(), solver.REFERENCE_WORLD_SIZE
     yield not cfg.OUTPUT_DIR, "OUTPUT_DIR is empty: name the folder of the run."
     yield from _without_labels(cfg)
+    yield from _of_training(cfg)
+    yield from _of_teacher(cfg)
+    head, size = cfg.MODEL.SEM_SEG_HEAD, tuple(cfg.INPUT.BASE_SIZE)
+    yield (
+        head.IGNORE_VALUE < head.NUM_CLASSES,
+        f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {head.IGNORE_VALUE}, which is one of the "
+        f"{head.NUM_CLASSES} classes (NUM_CLASSES): its pixels would not be learned.",
+    )
+    yield (
+        any(size) and not all(size),
+        f"INPUT.BASE_SIZE is {size}: both are positive, or both 0 for the images' own sizes.",
+    )
+    for expected in cfg.TEST.EXPECTED_RESULTS:
+        kinds = [type(part) for part in expected] if isinstance(expected, list | tuple) else []
+        yield (
+            kinds[:2] != [str, str] or len(kinds) != 4 or not set(kinds[2:]) <= {int, float},
+            f"TEST.EXPECTED_RESULTS holds {expected!r}, but must hold [task, metric, value, tolerance], such "
+            "as ['sem_seg', 'mIoU', 40.0, 0.5].",
+        )
+
+
+def _of_training(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
+    solver = cfg.SOLVER
+    processes, reference = comm.get_world_size(), solver.REFERENCE_WORLD_SIZE
     yield (
         reference > 0 and solver.IMS_PER_BATCH % reference != 0,
         f"SOLVER.IMS_PER_BATCH ({solver.IMS_PER_BATCH}) must be a multiple of SOLVER.REFERENCE_WORLD_SIZE "
@@ -55,37 +77,7 @@ def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
         f"SOLVER.IMS_PER_BATCH ({solver.IMS_PER_BATCH}) must be a multiple of processes x SOLVER.ACCUMULATE "
         f"({processes} x {solver.ACCUMULATE}).",
     )
-    yield (
-        head.IGNORE_VALUE < head.NUM_CLASSES,
-        f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {head.IGNORE_VALUE}, which is one of the "
-        f"{head.NUM_CLASSES} classes (NUM_CLASSES): its pixels would not be learned.",
-    )
-    yield (
-        any(size) and not all(size),
-        f"INPUT.BASE_SIZE is {size}: both are positive, or both 0 for the images' own sizes.",
-    )
-    yield (
-        len(set(cfg.KD.LOSSES)) < len(cfg.KD.LOSSES),
-        f"KD.LOSSES names a loss twice: {', '.join(cfg.KD.LOSSES)}. Its factor is KD.<Name>.WEIGHT.",
-    )
-    teacher = cfg.KD.TEACHER
-    yield (
-        bool(teacher.BACKBONE and (teacher.CONFIG_FILE or teacher.RUN)),
-        f"KD.TEACHER.BACKBONE is '{teacher.BACKBONE}' and KD.TEACHER.CONFIG_FILE '{teacher.CONFIG_FILE}': "
-        "two teachers. Leave one of them out.",
-    )
-    named = next((name for name in ("RUN", "BACKBONE") if teacher[name]), "")
-    yield (
-        bool(named) and not cfg.KD.LOSSES and not cfg.KD.RECIPE,
-        f"KD.TEACHER.{named or 'RUN'} names a teacher, but there is no method that learns from it: give "
-        "--recipe (KD.RECIPE) or KD.LOSSES; or --recipe student to train without it.",
-    )
-    fast = cfg.KD.TEACHER.FAST
-    yield (
-        len(fast) > 1 and bool({"auto", "off"} & set(fast)) or {"bf16", "fp16"} <= set(fast),
-        f"KD.TEACHER.FAST is {', '.join(fast)}: name auto or off alone, and one half precision at most.",
-    )
-    compiles = solver.COMPILE or "compile" in fast
+    compiles = solver.COMPILE or "compile" in cfg.KD.TEACHER.FAST
     missing = missing_for_compiling(cfg.MODEL.DEVICE) if compiles else ""
     yield bool(missing), f"SOLVER.COMPILE or KD.TEACHER.FAST asks for torch.compile, but {missing}."
     yield (
@@ -113,13 +105,30 @@ def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
             f"SOLVER.{name} is of a schedule that SOLVER.POLY_POWER {solver.POLY_POWER} replaces. Set "
             "SOLVER.POLY_POWER 0.0 to use SOLVER.LR_SCHEDULER_NAME.",
         )
-    for expected in cfg.TEST.EXPECTED_RESULTS:
-        kinds = [type(part) for part in expected] if isinstance(expected, list | tuple) else []
-        yield (
-            kinds[:2] != [str, str] or len(kinds) != 4 or not set(kinds[2:]) <= {int, float},
-            f"TEST.EXPECTED_RESULTS holds {expected!r}, but must hold [task, metric, value, tolerance], such "
-            "as ['sem_seg', 'mIoU', 40.0, 0.5].",
-        )
+
+
+def _of_teacher(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
+    teacher = cfg.KD.TEACHER
+    yield (
+        len(set(cfg.KD.LOSSES)) < len(cfg.KD.LOSSES),
+        f"KD.LOSSES names a loss twice: {', '.join(cfg.KD.LOSSES)}. Its factor is KD.<Name>.WEIGHT.",
+    )
+    yield (
+        bool(teacher.BACKBONE and (teacher.CONFIG_FILE or teacher.RUN)),
+        f"KD.TEACHER.BACKBONE is '{teacher.BACKBONE}' and KD.TEACHER.CONFIG_FILE '{teacher.CONFIG_FILE}': "
+        "two teachers. Leave one of them out.",
+    )
+    named = next((name for name in ("RUN", "BACKBONE") if teacher[name]), "")
+    yield (
+        bool(named) and not cfg.KD.LOSSES and not cfg.KD.RECIPE,
+        f"KD.TEACHER.{named or 'RUN'} names a teacher, but there is no method that learns from it: give "
+        "--recipe (KD.RECIPE) or KD.LOSSES; or --recipe student to train without it.",
+    )
+    fast = teacher.FAST
+    yield (
+        len(fast) > 1 and bool({"auto", "off"} & set(fast)) or {"bf16", "fp16"} <= set(fast),
+        f"KD.TEACHER.FAST is {', '.join(fast)}: name auto or off alone, and one half precision at most.",
+    )
 
 
 def _without_labels(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
