@@ -118,8 +118,11 @@ class Executor(ABC):
         """Called after the last trial."""
 
     def _run_all(self) -> None:
-        self._finish(self.plan.teachers)
-        if self.spec.scheduler in ("asha", "median"):
+        scheduled = self.spec.scheduler in ("asha", "median")
+        # Students alone fill the machine while teachers are trained.
+        alone = [trial for trial in self.plan.trials if not trial.teacher and not scheduled]
+        self._finish([*self.plan.teachers, *alone])
+        if scheduled:
             for _, pair in groupby(self.plan.trials, key=lambda trial: trial.pair):
                 self._finish(list(pair), self.spec.scheduler)
         else:

@@ -34,7 +34,7 @@ def assert_same(first, second):
 
 
 def test_it_ends_like_its_runs_one_by_one(tmp_path, capsys):
-    spec = parse_spec(content(methods=["student", "cwd", "pd"], pack=2))
+    spec = parse_spec(content(methods=["cwd", "student", "pd"], pack=2))
     assert run_locally(spec, tmp_path / "sweep") == 0
     plan = make_plan(spec, tmp_path / "by_hand")
     for trial in plan.known:
@@ -44,6 +44,7 @@ def test_it_ends_like_its_runs_one_by_one(tmp_path, capsys):
     assert json.loads(packed.read_text())["packed"] == 2
     told = "".join(capsys.readouterr())
     assert "Checking the configs of 4 trials" in told and "cwd seed 0: done, mIoU" in told
+    assert told.index("student seed 0: done") < told.index("cwd seed 0: done")  # it needs no teacher
     assert "The sweep is finished: 4 of 4 trials are done, 0 failed." in told
     with pytest.raises(ValueError, match="holds this sweep already"):
         run_locally(spec, tmp_path / "sweep", resume=False)
