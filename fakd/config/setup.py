@@ -20,6 +20,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..checkpoint.registry_weights import registry_weights
+from ..data.datasets.classes import check_order
 from ..data.datasets.colours import as_hex, palette
 from ..data.datasets.custom import register_custom
 from ..files import shipped
@@ -181,10 +182,13 @@ def load_teacher_config(cfg: CfgNode) -> CfgNode:
     It may name no PLUGINS but those of ``cfg``, and its CHECKPOINT.ALLOW_PICKLE says nothing.
 
     Raises:
-        FileNotFoundError, KeyError, ValueError: see :func:`load_config`.
+        FileNotFoundError, KeyError, ValueError: see :func:`load_config`; or its classes are those of
+            ``cfg`` in another order.
     """
-    teacher = cfg.KD.TEACHER.CONFIG_FILE
-    return load_config(teacher, recipe=NO_RECIPE, allow_plugins=cfg.PLUGINS, allow_pickle=False)
+    file = cfg.KD.TEACHER.CONFIG_FILE
+    teacher = load_config(file, recipe=NO_RECIPE, allow_plugins=cfg.PLUGINS, allow_pickle=False)
+    check_order(cfg.DATASETS.CLASSES, teacher.DATASETS.CLASSES, f"The teacher '{file}'")
+    return teacher
 
 
 def _refuse_plugins(source: str, plugins: Set[str], flag: bool = True) -> None:

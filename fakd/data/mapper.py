@@ -13,6 +13,7 @@ from PIL import Image
 
 from .augmentations import RandomScaledCrop, build_augmentations
 from .bands import is_array, read_array
+from .datasets.classes import check_order
 from .decoded import DecodedFiles
 from .images import as_array, decode, open_image, read_image, shown_size, size_error
 from .labels import read_ids, read_label
@@ -201,7 +202,8 @@ def common_label_ids(names: tuple[str, ...], num_classes: int) -> tuple[int, Map
     """The void id and the map of label ids that the named datasets share.
 
     Raises:
-        ValueError: a dataset's class names do not number ``num_classes``, or the ids differ.
+        ValueError: a dataset's class names do not number ``num_classes``, they have another order than the
+            first's, or the ids differ.
     """
     found = {}
     for name in names or ():
@@ -212,6 +214,8 @@ def common_label_ids(names: tuple[str, ...], num_classes: int) -> tuple[int, Map
                 f"The dataset '{name}' has {len(classes)} classes, but MODEL.SEM_SEG_HEAD.NUM_CLASSES is "
                 f"{num_classes}."
             )
+        first = MetadataCatalog.get(names[0]).get("stuff_classes")
+        check_order(first or (), classes or (), f"DATASETS.TRAIN: '{name}'")
         found[name] = metadata.get("ignore_label", 255), metadata.get("id_map")
     if len({ignore_label for ignore_label, _ in found.values()}) > 1:
         void_ids = {name: ignore_label for name, (ignore_label, _) in found.items()}

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..config.checks import check_values
 from ..config.defaults import KEYS
+from ..data.datasets.classes import check_order
 from ..evaluation import SegEvaluator, as_tested
 from ..registry import DISTILL_LOSS_REGISTRY
 from .compiling import missing_for_compiling
@@ -210,14 +211,15 @@ def check_test_sets(cfg: CfgNode) -> None:
 
     Raises:
         ValueError, OSError: the files of a set are not there or have no labels, or it has another number of
-            classes.
+            classes or these in another order.
     """
     number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     for name in cfg.DATASETS.TEST:
         SegEvaluator(name)  # refuses pictures without labels
-        classes = len(MetadataCatalog.get(name).stuff_classes)
-        if classes != number:
+        classes = MetadataCatalog.get(name).stuff_classes
+        if len(classes) != number:
             raise ValueError(
-                f"DATASETS.TEST names '{name}', which has {classes} classes, but "
+                f"DATASETS.TEST names '{name}', which has {len(classes)} classes, but "
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {number}. Name a test set of the training's classes."
             )
+        check_order(cfg.DATASETS.CLASSES, classes, f"DATASETS.TEST: '{name}'")

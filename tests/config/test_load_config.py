@@ -6,7 +6,7 @@ import pytest
 import yaml
 from detectron2.config import CfgNode
 
-from fakd.config import load_config
+from fakd.config import load_config, load_teacher_config
 from fakd.config.checks import value_of
 from fakd.registry import DISTILL_LOSS_REGISTRY
 
@@ -294,3 +294,15 @@ def test_a_teacher_s_run_from_home_names_its_files_there(tmp_path, monkeypatch):
     teacher = load_config(opts=["KD.TEACHER.RUN", "~/run"]).KD.TEACHER
     assert teacher.CONFIG_FILE == str(tmp_path / "run" / "config.yaml")
     assert teacher.WEIGHTS == str(tmp_path / "run" / "model_final.pth")
+
+
+def test_a_teacher_whose_classes_have_another_order_is_refused(tmp_path):
+    names = load_config().DATASETS.CLASSES
+    (tmp_path / "config.yaml").write_text(load_config().dump())
+    opts = ["KD.TEACHER.CONFIG_FILE", str(tmp_path / "config.yaml")]
+    assert load_teacher_config(load_config(opts=opts)).DATASETS.CLASSES == names
+    (tmp_path / "config.yaml").write_text(load_config(opts=["DATASETS.CLASSES", str(names[::-1])]).dump())
+    with pytest.raises(
+        ValueError, match=f"config.yaml' has .*in another order: class 0 is '{names[-1]}' there"
+    ):
+        load_teacher_config(load_config(opts=opts))

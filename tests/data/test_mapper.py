@@ -114,6 +114,20 @@ def test_datasets_with_different_void_ids_are_not_mixed(cfg):
         MetadataCatalog.remove("other_test")
 
 
+def test_datasets_of_one_training_have_their_classes_in_one_order(cfg):
+    classes = MetadataCatalog.get("camvid_train").stuff_classes
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(classes)
+    MetadataCatalog.get("other_test").set(ignore_label=11, stuff_classes=[*classes[1:], classes[0]])
+    cfg.DATASETS.TRAIN = ("camvid_train", "other_test")
+    try:
+        with pytest.raises(
+            ValueError, match=f"'other_test' has.*another order: class 0 is '{classes[1]}' there"
+        ):
+            SemSegMapper(cfg)
+    finally:
+        MetadataCatalog.remove("other_test")
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
 def test_images_of_other_modes_become_colour(cfg, record, mode):
     suffix = "tif" if mode == "CMYK" else "png"

@@ -60,6 +60,12 @@ def test_a_test_set_that_could_not_be_evaluated_is_refused_before_the_training(s
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
     with pytest.raises(ValueError, match="'checked', which has 2 classes, but .*NUM_CLASSES is 3"):
         build_trainer(cfg, resume=False)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.DATASETS.CLASSES = 2, ("b", "a")
+    with pytest.raises(
+        ValueError, match="'checked' has the classes of DATASETS.TRAIN in another order: class 0"
+    ):
+        check_test_sets(cfg)
+    cfg.DATASETS.CLASSES = ()
     del record["sem_seg_file_name"]
     with pytest.raises(ValueError, match="'checked' cannot be evaluated on: 1 of its 1 pictures"):
         build_trainer(cfg, resume=False)
