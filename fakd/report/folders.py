@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,13 @@ def _read_run(
 
 def _place_of(folder: Path) -> dict[str, Any]:
     """From the names of its folders: ``<method>/seed<k>``, below the pair where ``teachers`` is beside it."""
+    folder = Path(os.path.abspath(folder))  # a relative one may leave out the names
     if not (seed := folder.name.removeprefix("seed")).isdigit():
         return {}
     place = {"method": folder.parent.name, "seed": int(seed)}
-    pair = folder.parents[1].name if (folder.parents[2] / "teachers").is_dir() else "runs"
-    return place if pair == "runs" else place | {"pair": pair}
+    pair = folder.parent.parent  # not from `parents`, which end at the root
+    is_pair = pair.name != "runs" and (pair.parent / "teachers").is_dir()
+    return place | {"pair": pair.name} if is_pair else place
 
 
 def _place(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

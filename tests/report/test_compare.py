@@ -105,6 +105,16 @@ def test_a_run_that_only_trained_is_called_untested(runs):
     assert "cwd/seed0: was not tested (DATASETS.TEST is empty)" in told and "again" not in told
 
 
+@pytest.mark.parametrize(("here", "path"), [("a", "."), ("a/cwd", ".."), ("a/cwd/seed0", ".")])
+def test_runs_are_read_from_within_their_folders(tmp_path, monkeypatch, here, path):
+    (tmp_path / "teachers").mkdir()
+    finished(tmp_path / "a", "cwd", 0, 43.0)
+    expected = read(tmp_path)[0].runs["pair"].tolist()
+    monkeypatch.chdir(tmp_path / here)
+    table, _ = read(path)
+    assert table.runs["pair"].tolist() == expected == ["a"] and table.names == ["cwd"]
+
+
 def test_damaged_files_cost_no_more_than_what_they_hold(runs, tmp_path):
     (runs / "sweep.json").write_text("{")
     (runs / "cwd" / "seed1" / "config.yaml").write_text("MODEL: 5")
