@@ -40,6 +40,9 @@ def _as_raised(error: ProcessRaisedException) -> Exception:
     """The user's error that ended a child process, read from its traceback; else ``error``."""
     kind, _, text = str(error).strip().splitlines()[-1].partition(": ")
     raised = getattr(builtins, kind, None)
-    if isinstance(raised, type) and issubclass(raised, USER_ERRORS):
-        return raised(text.strip("'\""))
-    return error
+    if not isinstance(raised, type) or not issubclass(raised, USER_ERRORS):
+        return error
+    if issubclass(raised, KeyError):  # whose text is quoted
+        text = text.strip("'\"")
+    # A UnicodeError is a ValueError, but takes five arguments.
+    return ValueError(text) if issubclass(raised, UnicodeError) else raised(text)

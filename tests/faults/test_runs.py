@@ -58,6 +58,7 @@ def test_flags_and_keys_come_in_any_order(monkeypatch, arguments):
     [
         ("ValueError: no such dataset", "error: no such dataset\n"),
         ("KeyError: 'KD.LOSSES: x'", "error: KD.LOSSES: x\n"),
+        ("UnicodeDecodeError: 'utf-8' codec can't decode", "error: 'utf-8' codec can't decode\n"),
     ],
 )
 def test_a_users_error_in_one_of_several_processes_is_one_line(monkeypatch, capsys, last, shown):
