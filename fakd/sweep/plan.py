@@ -214,6 +214,11 @@ def _check(plan: Plan, scheduler: str) -> None:
         except Exception as error:  # any error here would otherwise end a trial hours later
             reason = message_of(error).removeprefix("the command line: ")
             raise ValueError(f"The config of trial '{trial}' does not build: {reason}") from error
+        if not cfg.DATASETS.TEST and not trial.given:
+            raise ValueError(
+                f"A sweep compares what its runs reach, and '{trial}' has no test set: name one in "
+                "DATASETS.TEST, in its config or in 'opts'."
+            )
         if trial in plan.teachers or trial in ends:
             continue
         _check_evaluations(trial, cfg, scheduler)

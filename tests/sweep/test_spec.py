@@ -138,6 +138,14 @@ def test_numbers_that_yaml_takes_for_texts_are_numbers():
         ),
         ({"teacher": {"config": CONFIG, "weights": "y"}, "methods": ["cwd"]}, "no teacher's weights"),
         ({"methods": ["nonsense"]}, "no recipe 'nonsense'"),
+        (
+            {"opts": {"DATASETS.TEST": "()"}, "methods": ["student"]},
+            "'student seed 0' has no test set: name one in DATASETS.TEST",
+        ),
+        (
+            {"teacher": {"config": CONFIG, "opts": {"DATASETS.TEST": "()"}}},
+            "'teacher.*' has no test set: name one in DATASETS.TEST",
+        ),
         ({"teacher": {}}, "need a teacher"),
         ({"metric": "miou"}, "metric is 'miou'; choose from mIoU"),
         (
