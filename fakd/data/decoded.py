@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from ..files import atomic_write
+from ..files import atomic_write, remove_leftovers
 from ..validation import parse, read_json
 from .images import decode, open_image
 from .labels import read_ids
@@ -100,13 +100,14 @@ def write_decoded(records: Iterable[dict], folder: str | Path) -> int:
 
     Args:
         records: with ``file_name`` and, of what has labels, ``sem_seg_file_name``.
-        folder: is made; what was decoded there before is replaced.
+        folder: is made; what was decoded there before is replaced. One process at a time may write there.
 
     Raises:
         ValueError: a file cannot be read, or a label needs more than a byte; the message names it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)  # a decoding that was killed leaves gigabytes
     files: dict[str, _Entry] = {}
     digest, unnamed = hashlib.sha256(), folder / f"pixels.{os.getpid()}"
     with atomic_write(unnamed) as out:

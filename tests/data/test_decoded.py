@@ -87,6 +87,7 @@ def test_who_reads_while_the_folder_is_written_anew_gets_the_same_bytes_or_none(
     before = decoded.read(path).copy()
     write_decoded(records, folder)
     assert (decoded.read(path) == before).all()
+    (folder / "pixels.5.5.partial").write_bytes(b"of a process that was killed")
     write_decoded(records[::-1], folder)
     with pytest.raises(ValueError, match=r"pixels_\w+.bin' is gone.*decoded into its folder.*--resume"):
         decoded.read(path)
