@@ -20,6 +20,7 @@ from fakd.registry import DISTILL_LOSS_REGISTRY
 from fakd.validation import read_yaml
 
 from .metrics import Metrics
+from .teacher_check import record_miou
 
 # A killed process and its data workers need some seconds to end.
 _PATIENCE = 20.0
@@ -188,11 +189,10 @@ class RunFolder:
             mious: in percent on the first test set, of weights by file name; a distillation reads them.
             confusion: (K, K) counts of pixels by test set, row = label, column = prediction.
         """
-        files = {
-            (self.path / name).with_suffix(".json"): json.dumps({"mIoU": miou, "dataset": result["dataset"]})
-            for name, miou in (mious or {}).items()
-            if miou is not None
-        }
+        for name, miou in (mious or {}).items():
+            if miou is not None:
+                record_miou(self.path / name, miou, result["dataset"])
+        files = {}
         if confusion:
             counts = {name: each.tolist() for name, each in confusion.items()}
             files[self.confusion_file] = json.dumps(counts)
