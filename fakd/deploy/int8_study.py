@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,13 @@ def compare_int8(
     known = list(read_lines(measured))
     rows: list[dict[str, Any]] = []
     plugins = load_config(config_file).PLUGINS
-    made = _folders(output, folders)
+    digest = functools.cache(file_digest)  # a file has several rows
+    made = _folders(output, folders, digest)
 
     def add(
         folder: Path, way: str, file: str, weights: str, measure: Callable[..., dict[str, Any]], *given: Any
     ) -> None:
-        of = {"weights": file_digest(weights), "size": list(size), "opts": list(map(str, opts))}
+        of = {"weights": digest(weights), "size": list(size), "opts": list(map(str, opts))}
         key = {"run": folder.name, "way": way, "file": file}
         line = next((line for line in known if line.items() >= (key | {"of": of}).items()), None)
         if line is None:
@@ -97,14 +99,14 @@ def compare_int8(
     return pd.DataFrame(rows)
 
 
-def _folders(output: Path, folders: Sequence[Path]) -> dict[Path, Path]:
+def _folders(output: Path, folders: Sequence[Path], digest: Callable[[str], str]) -> dict[Path, Path]:
     """Where what is made of each run lies; of runs named alike, and of other weights, in different places."""
     made: dict[Path, Path] = {}
     for folder in folders:
         weights = folder / WEIGHTS
         if not weights.is_file():
             raise FileNotFoundError(f"There is no '{weights}': the run is not finished or not evaluated.")
-        own = output / f"{folder.name}-{file_digest(weights)[:12]}"
+        own = output / f"{folder.name}-{digest(str(weights))[:12]}"
         if own in made.values():
             raise ValueError(f"'{folder}' has name and weights of a run before it: give each run once.")
         made[folder] = own

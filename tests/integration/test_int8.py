@@ -252,6 +252,13 @@ def test_runs_named_alike_keep_rows_and_folders_of_their_own(study, tmp_path):
         study()
 
 
+def test_each_file_of_weights_is_read_once_for_its_digest(study, monkeypatch):
+    read, digest = [], int8_study.file_digest
+    monkeypatch.setattr(int8_study, "file_digest", lambda path: read.append(path) or digest(path))
+    study()
+    assert len(read) == len(set(read)) == 4  # of two runs, in float and trained
+
+
 def test_rows_are_taken_for_the_same_weights_size_and_options_alone(study, tmp_path):
     table = study()[0]
     same, measured = study()
