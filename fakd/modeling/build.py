@@ -91,10 +91,11 @@ def build_teacher(cfg: CfgNode) -> Segmentor:
 
 
 def share_batch_norm(model: nn.Module) -> None:
-    """Synchronise batch norm of the student and of the losses' adapters across processes."""
+    """Synchronise batch norm of the trained network and of the losses' adapters across processes."""
+    parts = dict(model.named_children())  # a Distiller's, or a network's own
     # timm's converter, because torch's drops the activation inside timm's BatchNormAct2d.
-    convert_sync_batchnorm(getattr(model, "student", model))
-    for loss in getattr(model, "losses", nn.ModuleDict()).values():
+    convert_sync_batchnorm(parts.get("student", model))
+    for loss in parts.get("losses", nn.ModuleDict()).children():
         for name, part in loss.named_children():
             # A critic's gradient penalty is differentiated twice, which SyncBatchNorm cannot be.
             if not isinstance(part, Critic):

@@ -90,8 +90,9 @@ class Segmentor(nn.Module):
             raise ValueError(f"MODEL.SEM_SEG_HEAD.LOSS_MEAN is '{loss_mean}'; choose valid or all.")
         self.backbone = backbone.requires_grad_(False) if freeze_backbone else backbone
         self.freeze_backbone = freeze_backbone
-        # Layers that are added later, such as the ranges of int8, learn in what is frozen, too.
-        self._frozen = list(backbone.modules()) if freeze_backbone else []
+        # By name: layers may be replaced by others of their kind, as where processes share batch norms. Those
+        # that are added later, such as the ranges of int8, learn in what is frozen, too.
+        self._frozen = {name for name, _ in backbone.named_modules()} if freeze_backbone else set()
         self.decode_head = decode_head
         self.auxiliary_head = auxiliary_head
         self.auxiliary_weight = auxiliary_weight
@@ -153,8 +154,8 @@ class Segmentor(nn.Module):
     def train(self, mode: bool = True) -> Segmentor:
         """As for any module, but a frozen backbone stays in evaluation mode."""
         super().train(mode)
-        for part in self._frozen:
-            part.training = False
+        for name in self._frozen:
+            self.backbone.get_submodule(name).training = False
         return self
 
     @property

@@ -10,7 +10,7 @@ from torch import nn
 
 from fakd.config import load_config
 from fakd.modeling import Distiller
-from fakd.modeling.build import build_distill_losses, share_batch_norm
+from fakd.modeling.build import build_distill_losses, build_segmentor, share_batch_norm
 from fakd.structures import LossInputs
 
 SMALL = """
@@ -193,6 +193,16 @@ def test_batch_norm_is_shared_by_processes_except_where_it_cannot_be():
     assert shared and all(n.startswith(("student.", "losses.CIRKDMemory.projector.")) for n in shared)
     assert any("projector" in n for n in shared)
     assert local and all(n.startswith(("teacher.", "losses.SKDSHolistic.critic.")) for n in local)
+
+
+@pytest.mark.parametrize(("key", "value", "kept"), [("FREEZE", True, 21), ("FROZEN_STAGES", 2, 11)])
+def test_a_network_alone_shares_batch_norm_and_keeps_what_is_frozen(key, value, kept):
+    given = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.WIDTH", 0.0625, f"MODEL.BACKBONE.{key}", value]
+    model = build_segmentor(load_config(opts=given))
+    share_batch_norm(model)
+    norms = [m for m in model.train().backbone.modules() if isinstance(m, nn.SyncBatchNorm)]
+    assert len(norms) == 21 and sum(not norm.training for norm in norms) == kept
+    assert any(isinstance(m, nn.SyncBatchNorm) and m.training for m in model.decode_head.modules())
 
 
 def test_its_state_is_the_plain_student_s_alone():
