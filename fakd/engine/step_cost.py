@@ -128,16 +128,19 @@ def _parts(model: Any, cfg: CfgNode, batches: Any) -> dict[str, Part]:
     labels = stack_labels(batch, network.ignore_value, network.device)
     dtype, optimizer = amp_dtype(cfg), build_optimizer(cfg, model)
 
+    maps: list[Tensor] = []  # of the last forward pass, for one backward pass: the optimizer changes weights
+
     def forward() -> SegOutput:
         with autocast(network.device, dtype):
-            return network.encode(images)
+            output = network.encode(images)
+        maps[:] = [x for x in (output.logits, output.aux_logits) if x is not None]
+        return output
 
     def teach() -> SegOutput:
         with autocast(network.device, dtype):
             return model.teacher(images, batch)
 
     output = forward()
-    maps = [x for x in (output.logits, output.aux_logits) if x is not None]
     slopes = [torch.randn_like(x) for x in maps]
 
     def loss_part(compute: Callable[[SegOutput], Tensor]) -> Part:
@@ -157,7 +160,7 @@ def _parts(model: Any, cfg: CfgNode, batches: Any) -> dict[str, Part]:
             return lambda x: loss(LossInputs(x, taught, small, small != network.ignore_value, 0.5))
 
         parts |= {name: loss_part(on_maps(loss)) for name, loss in model.losses.items()}
-    parts[BACKWARD] = lambda: torch.autograd.backward(maps, slopes, retain_graph=True)
+    parts[BACKWARD] = lambda: torch.autograd.backward(maps, slopes)
     parts[OPTIMIZER] = optimizer.step
     return parts
 

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 from fakd.commands import benchmark
 from fakd.engine.step_cost import (
@@ -21,7 +22,10 @@ from .conftest import CONFIG, tiny_config
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_every_part_of_a_distillation_has_its_cost(teacher, mixed, tmp_path):
+def test_every_part_of_a_distillation_has_its_cost(teacher, mixed, tmp_path, monkeypatch):
+    """With the optimizer's steps of a GPU, after which a graph serves no more."""
+    sgd = torch.optim.SGD
+    monkeypatch.setattr(torch.optim, "SGD", lambda *args, fused, **rest: sgd(*args, foreach=True, **rest))
     cfg = tiny_config(tmp_path / "none", *teacher, "SOLVER.AMP.ENABLED", mixed, recipe="fakd")
     costs = step_costs(cfg, rounds=1)
     assert list(costs) == [DATA, TEACHER, FORWARD, CROSS_ENTROPY, *cfg.KD.LOSSES, BACKWARD, OPTIMIZER]
