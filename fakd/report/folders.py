@@ -231,11 +231,7 @@ def _why_unfinished(folder: Path, events: Sequence[Mapping[str, Any]]) -> str:
         reached = max((event.get("iteration", 0) for event in events), default=0)
         state = "stopped early by the scheduler" if end["event"] == "stopped" else "not finished"
         return f"{state} after {reached} iterations."
-    note = folder / "error.txt"
-    if note.exists() and (lines := note.read_text(errors="replace").splitlines()):
-        reason = f"failed: {lines[0]}"
-    else:
-        logged = [line for line in read_lines(folder / "metrics.json") if isinstance(line, dict)]
-        iterations = [line.get("iteration", 0) for line in logged]
-        reason = f"last logged iteration {max(iterations)}" if iterations else "nothing logged"
+    logged = [line for line in read_lines(folder / "metrics.json") if isinstance(line, dict)]
+    iterations = [line.get("iteration", 0) for line in logged]
+    reason = f"last logged iteration {max(iterations)}" if iterations else "nothing logged"
     return f"not finished ({reason}). Repeat its command, with --resume for a run of its own."

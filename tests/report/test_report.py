@@ -152,7 +152,6 @@ def test_gaps_are_named_and_the_rest_goes_on(study):
     (study / "fakd" / "seed1" / "result.json").write_text('{"method": "fa')
     (study / "cwd" / "seed2" / "result.json").unlink()
     (study / "pd" / "seed0").mkdir(parents=True)
-    (study / "pd" / "seed0" / "error.txt").write_text("loss_PD is nan\n\nTraceback")
     wrong = json.loads((study / "student" / "seed2" / "result.json").read_text())
     wrong["metrics_by_dataset"]["toyscenes_val"]["mIoU"] = "high"
     (study / "student" / "seed2" / "result.json").write_text(json.dumps(wrong))
@@ -161,7 +160,7 @@ def test_gaps_are_named_and_the_rest_goes_on(study):
     missing = text[text.index("## Left out") :]
     assert "cwd/seed2: not finished (last logged iteration 600)" in missing
     assert "fakd/seed1: cannot be read: " in missing and "result.json: cannot be read as JSON" in missing
-    assert "pd/seed0: not finished (failed: loss_PD is nan)" in missing
+    assert "pd/seed0: not finished (nothing logged)" in missing
     assert "pd, seed 1: no run, though others have this seed" in missing
     assert (
         "student/seed2: cannot be read: result.json: metrics_by_dataset.toyscenes_val.mIoU is 'high'"
