@@ -44,7 +44,6 @@ class Checkpointer(DetectionCheckpointer):
         *,
         keep: int = 2,
         allow_pickle: bool = False,
-        save_to_disk: bool | None = None,
         **checkpointables: Any,
     ) -> None:
         """
@@ -53,7 +52,6 @@ class Checkpointer(DetectionCheckpointer):
             save_dir: the run's folder.
             keep: number of files with all the state to keep, the newest; 0 keeps all.
             allow_pickle: load files that hold more than tensors and plain values. They can run any code.
-            save_to_disk: default on the main process only.
             checkpointables: further parts of the run's state.
 
         Raises:
@@ -61,7 +59,7 @@ class Checkpointer(DetectionCheckpointer):
         """
         if keep < 0:
             raise ValueError(f"keep (SOLVER.CHECKPOINT_KEEP) is {keep}, but must be 0 (all) or more.")
-        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        super().__init__(model, save_dir, **checkpointables)
         self.keep = keep
         self.allow_pickle = allow_pickle
         self._intact: set[Path] = set()
