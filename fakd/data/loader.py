@@ -42,7 +42,7 @@ class PositionSampler(Sampler):
     Args:
         size: number of samples in the dataset.
         seed: of the shuffles.
-        start: first position of the stream, over all processes; may be set until iteration begins.
+        start: first position of the stream, over all processes.
         rank: this process; default detectron2's.
         world_size: number of processes; default detectron2's.
     """
@@ -228,7 +228,7 @@ def build_train_loader(cfg: CfgNode, start_position: int = 0) -> DataLoader:
     Args:
         cfg: reads SEED, DATASETS, SOLVER.IMS_PER_BATCH and ACCUMULATE, DATALOADER and the mapper's keys.
         start_position: number of samples already consumed by all processes together: a resumed run passes
-            batches drawn so far times IMS_PER_BATCH. ``loader.sampler.start`` may also be set later.
+            batches drawn so far times IMS_PER_BATCH.
 
     Raises:
         ValueError: IMS_PER_BATCH is not divisible by the number of processes, a training set has no labels,
