@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from PIL import Image
 
-from .augmentations import RandomScaledCrop, build_augmentations
+from .augmentations import RandomScaledCrop, ScaledCropTransform, build_augmentations
 from .bands import is_array, read_array
 from .datasets.classes import check_order
 from .decoded import DecodedFiles
@@ -55,8 +55,8 @@ class SemSegMapper:
             augmentations: applied in order, to the image and its label. They keep what is there in the upper
                 left corner: the last may pad.
             strong: applied after them in training, to the image in front of the student alone.
-            crop: applied before them in training. It is drawn before the image is decoded, so that only what
-                it needs is decoded and resized.
+            crop: applied before them in training, which needs one. It is drawn before the image is decoded,
+                so that only what it needs is decoded and resized.
             image_format: "RGB" or "BGR".
             channels: C.
             num_classes: ids of classes are in [0, num_classes).
@@ -147,28 +147,25 @@ class SemSegMapper:
 
     def _read_crop(self, sample: dict) -> T.AugInput:
         if is_array(sample["file_name"], self.channels):
-            return self._crop_array(sample)
-        with self.open_image(sample["file_name"]) as picture:
-            label, has_label = self._label_of(sample, picture)
-            if self.crop is None:
-                return T.AugInput(as_array(decode(picture), self.image_format), sem_seg=label)
-            cut = self.crop.get_transform(label, label if has_label else None)
-            window = cut.cut(decode(picture, cut.factor))
-        return T.AugInput(as_array(window, self.image_format), sem_seg=cut.apply_segmentation(label))
+            image = self._read(sample["file_name"])
+            cut, label = self._draw(sample, image)
+            window = cut.apply_image(image)
+        else:
+            with self.open_image(sample["file_name"]) as picture:
+                cut, label = self._draw(sample, picture)
+                window = as_array(cut.cut(decode(picture, cut.factor)), self.image_format)
+        return T.AugInput(window, sem_seg=cut.apply_segmentation(label))
 
-    def _crop_array(self, sample: dict) -> T.AugInput:
-        image = self._read(sample["file_name"])
-        label, has_label = self._label_of(sample, image)
-        if self.crop is None:
-            return T.AugInput(image, sem_seg=label)
-        cut = self.crop.get_transform(label, label if has_label else None)
-        return T.AugInput(cut.apply_image(image), sem_seg=cut.apply_segmentation(label))
-
-    def _label_of(self, sample: dict, picture: Image.Image | np.ndarray) -> tuple[np.ndarray, bool]:
-        """The checked label and True; a label of zeros and False where there is none."""
+    def _draw(
+        self, sample: dict, picture: Image.Image | np.ndarray
+    ) -> tuple[ScaledCropTransform, np.ndarray]:
+        """The crop, and the checked label; a label of zeros where there is none."""
+        assert self.crop is not None  # in training
         if "sem_seg_file_name" in sample:
-            return self._read_checked_label(sample, picture), True
-        return np.zeros(shown_size(picture)[::-1], np.uint8 if self.fits_byte else np.int32), False
+            label = self._read_checked_label(sample, picture)
+            return self.crop.get_transform(label, label), label
+        label = np.zeros(shown_size(picture)[::-1], np.uint8 if self.fits_byte else np.int32)
+        return self.crop.get_transform(label), label
 
     def _read_checked_label(self, sample: dict, picture: Image.Image | np.ndarray) -> np.ndarray:
         """(H, W) class ids in one byte, or in four where one does not hold them all."""
