@@ -1,6 +1,8 @@
 """A run's numbers in MLflow; its own variables (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_ID) say where."""
 
 import os
+import posixpath
+import re
 import time
 
 import yaml
@@ -10,7 +12,7 @@ from fakd.config.setup import flat_keys
 
 from .writers import ScalarWriter, keep_id, known_id
 
-_AT_ONCE = 100  # parameters that a server takes in one request
+_AT_ONCE = 100  # parameters that a server takes in one request; of metrics it would take more
 _LONGEST = 500  # letters of a parameter that every server takes
 
 
@@ -44,9 +46,17 @@ class Writer(ScalarWriter):
 
     def send(self, scalars: dict[str, float], iteration: int) -> None:
         now = int(1000 * time.time())
-        metrics = [self._entities.Metric(name, value, now, iteration) for name, value in scalars.items()]
-        self._client.log_batch(self._id, metrics=metrics)
+        metrics = [
+            self._entities.Metric(_accepted(name), value, now, iteration) for name, value in scalars.items()
+        ]
+        for start in range(0, len(metrics), _AT_ONCE):
+            self._client.log_batch(self._id, metrics=metrics[start : start + _AT_ONCE])
 
     def close(self) -> None:
         """Ends the record."""
         self._client.set_terminated(self._id)
+
+
+def _accepted(name: str) -> str:
+    """A name that every server takes: those of classes may hold a comma, or a slash at the end."""
+    return posixpath.normpath(re.sub(r"[^\w/. :-]", "_", name))

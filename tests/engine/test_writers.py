@@ -98,16 +98,32 @@ def test_wandb_offline(monkeypatch, tmp_path):
     assert len(identities) == 1 and seeds == {"7"}
 
 
-def test_mlflow_in_a_folder(monkeypatch, tmp_path):
+@pytest.fixture
+def mlflow_client(monkeypatch, tmp_path):
+    """MLflow, which keeps its records in a folder."""
     mlflow = pytest.importorskip("mlflow", reason="needs mlflow: pip install 'fakd[mlflow]'")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer versions ask for it
-    cfg = config(tmp_path / "run", "mlflow")
     (tmp_path / "run").mkdir()
+    return mlflow.MlflowClient()
+
+
+def test_mlflow_in_a_folder(mlflow_client, tmp_path):
+    cfg = config(tmp_path / "run", "mlflow")
     log(cfg, 0, [3.0, 2.0])
     log(cfg, 2, [1.0])
-    client = mlflow.MlflowClient()
-    (run,) = client.search_runs(["0"])
+    (run,) = mlflow_client.search_runs(["0"])
     assert run.data.params["SEED"] == "7" and run.info.status == "FINISHED"
-    history = client.get_metric_history(run.info.run_id, "total_loss")
+    history = mlflow_client.get_metric_history(run.info.run_id, "total_loss")
     assert sorted((entry.step, entry.value) for entry in history) == [(0, 3.0), (1, 2.0), (2, 1.0)]
+
+
+def test_mlflow_takes_the_metrics_of_many_classes_whatever_their_names(mlflow_client, tmp_path):
+    (writer,) = build_writers(config(tmp_path / "run", "mlflow"), 0)
+    classes = ["road, route", "person's (any)", "earth/", *map(str, range(1100))]
+    writer.send({f"sem_seg/IoU-{name}": 1.0 for name in classes}, 3)
+    (run,) = mlflow_client.search_runs(["0"])
+    assert len(run.data.metrics) == len(classes)
+    assert {f"sem_seg/IoU-{name}" for name in ("road_ route", "person_s _any_", "earth")} < set(
+        run.data.metrics
+    )
