@@ -20,7 +20,8 @@ from .statistics import Difference, paired_difference
 
 TEACHER, STUDENT = "teacher", "student"
 _TOLD = 10  # problems, where there is no report to list all
-_MAX_KEYS = 2  # values in a name; runs that differ in more are called by their folders
+_MAX_KEYS = 2  # values in a name; runs that differ in more are called by their folders or configs
+_SAME_TRAINING = {"SEED", "PLUGINS", "DATASETS.TEST"}  # keys that leave a method what it is
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,8 @@ def _name(runs: list[FinishedRun], problems: list[str]) -> list[tuple[str, Finis
         configs = kinds[run.label]
         varying = _varying(list(configs.values()))
         told = ", ".join(_value(key, configs[run.digest].get(key), teachers) for key in varying)
-        tag = told if len(varying) <= _MAX_KEYS else run.source.removesuffix(f"/seed{run.seed}")
+        elsewhere = run.source.removesuffix(f"/seed{run.seed}") if run.folder else f"config {run.digest[:6]}"
+        tag = told if len(varying) <= _MAX_KEYS else elsewhere
         name = f"{run.label} ({tag})" if varying else run.label
         if run.label == TEACHER:
             teachers[run.identity] = name
@@ -232,8 +234,8 @@ def _value(key: str, value: Any, teachers: dict[str, str]) -> str:
 
 
 def _varying(configs: list[dict[str, Any]]) -> list[str]:
-    """Keys that have different values in them, the seed aside."""
-    keys = sorted({key for config in configs for key in config} - {"SEED"})
+    """Keys of the training that have different values in them."""
+    keys = sorted({key for config in configs for key in config} - _SAME_TRAINING)
     return [key for key in keys if any(c.get(key) != configs[0].get(key) for c in configs)]
 
 

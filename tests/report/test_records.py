@@ -5,8 +5,10 @@ import json
 import pytest
 from fake_runs import finished
 
+from fakd.config import load_config
 from fakd.engine import run_folder
 from fakd.report.records import read_runs, write_lines
+from fakd.report.table import read_tables
 
 
 @pytest.fixture
@@ -88,3 +90,24 @@ def test_a_run_stays_the_same_when_a_key_is_added_to_the_config(runs, tmp_path, 
     known = run_folder._defaults
     monkeypatch.setattr(run_folder, "_defaults", lambda losses: known(losses) | {"SOLVER.NEW": 3})
     assert write_lines([runs], tmp_path / "a.jsonl") == (0, [])
+
+
+def test_kept_runs_are_named_by_what_they_trained_and_not_by_what_else_they_tested(tmp_path):
+    longer = (
+        "SOLVER.MAX_ITER",
+        "900",
+        "DATASETS.TEST",
+        "('toyscenes_val','camvid_val')",
+        "PLUGINS",
+        "('json',)",
+    )
+    files = []
+    for name, opts in (("first", ()), ("second", longer)):
+        for seed in range(2):
+            finished(tmp_path / name, "student", seed, 40.0, *opts)
+        files.append(tmp_path / f"{name}.jsonl")
+        write_lines([tmp_path / name], files[-1])
+    (table,), problems = read_tables(files)
+    default = load_config().SOLVER.MAX_ITER
+    assert table.names == [f"student (MAX_ITER {default})", "student (MAX_ITER 900)"] and not problems
+    assert [len(table.of(name)) for name in table.names] == [2, 2]
