@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sys
 from pathlib import Path
 
 from . import typed
@@ -14,8 +13,7 @@ examples:
   without Ray                the same command with --local: one run after another
   go on after a stop         the same command with --resume
   on a running cluster       the same command with --address auto     (docs/cluster.md)
-  write the report again     %(prog)s report output/table5
-  sweeps in one table        %(prog)s report output/first output/second --output both.md
+  write the report again     fakd report output/table5
 
 Exit codes: 0 done, 1 an error or a failed trial, 130 or 143 stopped by Ctrl-C or SIGTERM and resumable.
 """
@@ -60,7 +58,7 @@ def _sweep(given: argparse.Namespace) -> int:
         names = ("resume", "address", "storage", "dashboard", "cpus", "gpus")
         code = run_sweep(spec, Options(output, **{name: getattr(given, name) for name in names}))
     if code > 1:  # whoever stops a sweep does not wait for pictures
-        print(f"Report on what is finished: {Path(sys.argv[0]).name} report {output}")
+        print(f"Report on what is finished: fakd report {output}")
         return code
     with contextlib.suppress(FileNotFoundError):  # no run is finished
         page = write_report([output], output, command=typed(), allow_plugins=True, allow_pickle=True)
@@ -68,30 +66,8 @@ def _sweep(given: argparse.Namespace) -> int:
     return code
 
 
-def _report() -> None:
-    from fakd.report.report import write_report
-
-    parser = argparse.ArgumentParser(
-        prog=f"{Path(sys.argv[0]).name} report",
-        description="Writes the report of a finished sweep, or one table of several.",
-    )
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="folder of a sweep")
-    parser.add_argument(
-        "--output", metavar="FILE", help="file for the table of several (default: side_by_side.md)"
-    )
-    given = parser.parse_args(sys.argv[2:])
-    if len(given.folders) == 1 and not given.output:
-        print(write_report(given.folders, given.folders[0]))
-    else:
-        path, command = Path(given.output or "side_by_side.md"), typed()
-        print(write_report(given.folders, path.parent, command=command, side_by_side=True, name=path.stem))
-
-
 def main() -> int:
-    """Runs a sweep, or writes the report of one."""
-    if sys.argv[1:2] == ["report"]:
-        _report()
-        return 0
+    """Runs a sweep."""
     given = _parse()
     print(f"Reading {given.spec}.", flush=True)  # what follows imports for seconds
     return _sweep(given)

@@ -106,6 +106,13 @@ def test_a_population_that_is_interrupted_ends_like_one_that_is_not(tmp_path, mo
     }
 
 
+def test_a_stopped_sweep_names_the_command_of_its_report(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr("fakd.sweep.local.run_locally", lambda *given: 130)
+    (tmp_path / "sweep.yaml").write_text(json.dumps(content()))
+    code, told = tool("tune", "--spec", tmp_path / "sweep.yaml", "--output", tmp_path / "out", "--local")
+    assert code == 130 and f": fakd report {tmp_path / 'out'}\n" in told
+
+
 def test_a_population_that_fails_as_a_whole_leaves_the_sweep_to_go_on(tmp_path, capsys):
     keys = {RATE: [1e30, 1e35]}  # after one step no loss is finite
     spec = parse_spec(content(methods=["student"], seeds=[0, 1], keys=keys, scheduler="pbt"))
