@@ -13,6 +13,7 @@ from fakd.files import atomic_write
 from fakd.statistics import ClassCovariance
 
 from .hooks import unwrapped
+from .writers import ScalarWriter
 
 
 class ModelScalars(HookBase):
@@ -120,6 +121,8 @@ class Writers(hooks.PeriodicWriter):
         # Not twice where a step failed after its turn: the console divides by the steps in between.
         self.write()
         for writer in self._writers:
+            if isinstance(writer, ScalarWriter):
+                writer.complete = self.trainer.iter >= self.trainer.max_iter
             writer.close()
 
     def before_train(self) -> None:

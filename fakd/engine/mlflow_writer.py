@@ -53,8 +53,8 @@ class Writer(ScalarWriter):
             self._client.log_batch(self._id, metrics=metrics[start : start + _AT_ONCE])
 
     def close(self) -> None:
-        """Ends the record."""
-        self._client.set_terminated(self._id)
+        """Ends the record; that of a run that failed or was stopped as killed, until a resume."""
+        self._client.set_terminated(self._id, "FINISHED" if self.complete else "KILLED")
 
 
 def _accepted(name: str) -> str:

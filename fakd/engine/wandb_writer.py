@@ -31,5 +31,5 @@ class Writer(ScalarWriter):
         self._run.log(scalars, step=iteration)
 
     def close(self) -> None:
-        """Ends the record."""
-        self._run.finish()
+        """Ends the record; that of a run that failed or was stopped as failed, until a resume."""
+        self._run.finish(exit_code=0 if self.complete else 1)

@@ -15,7 +15,12 @@ class ScalarWriter(EventWriter):
 
     Args:
         first_iter: the first iteration of this process; older numbers were sent by another.
+
+    Attributes:
+        complete: the run has done its last step; it is said before ``close``.
     """
+
+    complete = True
 
     def __init__(self, first_iter: int) -> None:
         self._last = first_iter - 1

@@ -5,9 +5,11 @@ import struct
 import sys
 
 import pytest
+from detectron2.engine import TrainerBase
 from detectron2.utils.events import EventStorage
 
 from fakd.config import load_config
+from fakd.engine.logging_hooks import Writers
 from fakd.engine.writers import ScalarWriter, build_writers
 
 
@@ -127,3 +129,16 @@ def test_mlflow_takes_the_metrics_of_many_classes_whatever_their_names(mlflow_cl
     assert {f"sem_seg/IoU-{name}" for name in ("road_ route", "person_s _any_", "earth")} < set(
         run.data.metrics
     )
+
+
+@pytest.mark.parametrize(("done", "status"), [(2, "KILLED"), (3, "FINISHED")])
+def test_the_record_of_a_run_that_did_not_end_is_not_finished(mlflow_client, tmp_path, done, status):
+    cfg = config(tmp_path / "run", "mlflow")
+    hook = Writers(lambda: build_writers(cfg, 0), str(tmp_path / "metrics.json"), 20)
+    hook.trainer = TrainerBase()
+    hook.trainer.iter, hook.trainer.max_iter = done, 3
+    with EventStorage():
+        hook.before_train()
+        hook.after_train()
+    (run,) = mlflow_client.search_runs(["0"])
+    assert run.info.status == status
