@@ -73,6 +73,7 @@ class Checkpointer(DetectionCheckpointer):
 
         Raises:
             OSError: the disk is full or not writable. Earlier checkpoints are untouched.
+            FloatingPointError: a weight is not finite; then nothing is written.
         """
         state = {key: part.state_dict() for key, part in self.checkpointables.items()}
         if self._write(name, {"model": self.model.state_dict(), **state, **kwargs}):
@@ -84,7 +85,11 @@ class Checkpointer(DetectionCheckpointer):
                 old.unlink(missing_ok=True)
 
     def save_model(self, name: str, **kwargs: Any) -> None:
-        """Writes the model alone, as it is tested, and ``kwargs`` beside it, to ``<save_dir>/<name>.pth``."""
+        """Writes the model alone, as it is tested, and ``kwargs`` beside it, to ``<save_dir>/<name>.pth``.
+
+        Raises:
+            OSError, FloatingPointError: see :meth:`save`.
+        """
         with self.as_tested():
             self._write(name, {"model": self.model.state_dict(), **kwargs})
 
@@ -132,6 +137,13 @@ class Checkpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return False
         path = Path(self.save_dir, f"{name}.pth")
+        for key, weight in state["model"].items():
+            if weight.is_floating_point() and not weight.isfinite().all():
+                raise FloatingPointError(
+                    f"'{path}' was not written: '{key}' is NaN or infinite, though every loss was finite. A "
+                    "gradient overflowed; the checkpoints before it are good. Lower SOLVER.BASE_LR or set "
+                    "SOLVER.CLIP_GRADIENTS.ENABLED True, and start in another OUTPUT_DIR."
+                )
         logger.info(f"Saving checkpoint to {path}")
         with atomic_write(path) as file:
             try:

@@ -208,15 +208,8 @@ class SaveState(HookBase):
     def save(self) -> None:
         """
         Raises:
-            FloatingPointError: a weight is not finite; then nothing is written.
+            OSError, FloatingPointError: see :meth:`fakd.checkpoint.Checkpointer.save`.
         """
-        for name, weight in unwrapped(self.trainer.model).state_dict().items():
-            if weight.is_floating_point() and not torch.isfinite(weight).all():
-                raise FloatingPointError(
-                    f"'{name}' is NaN or infinite after iteration {self.trainer.iter}, though every loss was "
-                    "finite: a gradient overflowed. Nothing was saved, so the last checkpoint is good. Lower "
-                    "SOLVER.BASE_LR or set SOLVER.CLIP_GRADIENTS.ENABLED True; start in another OUTPUT_DIR."
-                )
         self._write_log()
         self._checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
 
