@@ -63,6 +63,11 @@ def _contradictions(cfg: CfgNode) -> Iterator[tuple[bool, str]]:
             f"TEST.EXPECTED_RESULTS holds {expected!r}, but must hold [task, metric, value, tolerance], such "
             "as ['sem_seg', 'mIoU', 40.0, 0.5].",
         )
+        yield (
+            expected[0] != "sem_seg" or not cfg.DATASETS.TEST,
+            f"TEST.EXPECTED_RESULTS expects '{expected[1]}' of '{expected[0]}', but what is tested is "
+            f"'sem_seg' on the first of DATASETS.TEST, {tuple(cfg.DATASETS.TEST)}.",
+        )
 
 
 def _of_training(cfg: CfgNode) -> Iterator[tuple[bool, str]]:

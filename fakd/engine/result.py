@@ -2,6 +2,8 @@
 
 import datetime
 import logging
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -28,6 +30,9 @@ def finish_run(
         method: column of a report; default the recipe, or "student".
         config_file: noted in the result.
         packed: students that shared this process, and so its time and memory.
+
+    Raises:
+        ValueError: on the first rank, when all is written: TEST.EXPECTED_RESULTS expects other metrics.
     """
     cfg, best, metrics = trainer.cfg, trainer.best, trainer.last_metrics
     if comm.is_main_process():
@@ -49,7 +54,19 @@ def finish_run(
             mious["model_best.pth"] = best.best_metric
         folder.write_result(result, mious, trainer.last_confusion)
         logger.info("\n" + metrics.table())
+        _check_expected(cfg.TEST.EXPECTED_RESULTS, metrics.first)
     return metrics.flat()
+
+
+def _check_expected(expected: Sequence[tuple[str, str, float, float]], found: Mapping[str, float]) -> None:
+    values = [(name, found.get(name, math.nan), value, margin) for _, name, value, margin in expected]
+    missed = [
+        f"{name} is {own:.2f}, not {value} ± {margin}"
+        for name, own, value, margin in values
+        if not abs(own - value) <= margin
+    ]
+    if missed:
+        raise ValueError(f"TEST.EXPECTED_RESULTS on the first test set: {'; '.join(missed)}.")
 
 
 def build_result(

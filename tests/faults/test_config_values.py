@@ -157,6 +157,7 @@ def test_a_loss_built_by_hand_checks_its_options():
         (["MODEL.BACKBONE.TIMM_OPTIONS", ("depth",)], "TIMM_OPTIONS .* must hold name, value"),
         (["TEST.EXPECTED_RESULTS", [1]], "TEST.EXPECTED_RESULTS holds 1, but must hold"),
         (["TEST.EXPECTED_RESULTS", [["sem_seg", "mIoU", "40", 1]]], "must hold"),
+        (["TEST.EXPECTED_RESULTS", [["bbox", "AP", 40, 1]]], "expects 'AP' of 'bbox', but what is tested"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused_before_training(opts, message):

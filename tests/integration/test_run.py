@@ -120,17 +120,28 @@ def test_two_runs_in_one_process_keep_their_logs_apart(tiny, tmp_path):
     )
 
 
+def test_a_run_that_misses_what_is_expected_of_it_ends_with_an_error_and_its_result(tiny, tmp_path):
+    both, expected = (
+        "('tiny_val', 'tiny_train')",
+        [["sem_seg", "mIoU", 100.0, 0.5], ["sem_seg", "mAcc", 50, 50]],
+    )
+    with pytest.raises(ValueError, match=r"TEST.EXPECTED_RESULTS .*: mIoU is \d+\.\d\d, not 100.0 ± 0.5\.$"):
+        tiny(tmp_path, "DATASETS.TEST", both, "TEST.EXPECTED_RESULTS", expected)
+    assert (tmp_path / "result.json").exists()
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_what_is_not_finite_is_named_and_the_last_checkpoint_is_good(tiny, teacher, tmp_path, where):
     with pytest.raises(FloatingPointError) as error:
-        tiny(tmp_path, *teacher, *FAILING, "KD.FailsAt.WHERE", where)
+        tiny(tmp_path, *teacher, *FAILING, "KD.FailsAt.WHERE", where, "TEST.EVAL_PERIOD", 1)
     if where == "loss":
         assert "loss_FailsAt became NaN or infinite at iteration 6" in str(error.value)
         batch = torch.load(tmp_path / "nonfinite_batch.pth")["batch"]
         assert len(batch) == 4 and batch[0]["sem_seg"].shape == (48, 64)
     newest = sorted(tmp_path.glob("model_0*.pth"))[-1]
     assert newest.name == "model_0000005.pth"
-    assert all(torch.isfinite(v).all() for v in weights(newest).values())
+    for written in (newest, tmp_path / "model_best.pth"):
+        assert all(torch.isfinite(v).all() for v in weights(written).values())
     assert not (tmp_path / "model_final.pth").exists()
 
 
