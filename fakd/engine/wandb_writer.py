@@ -23,6 +23,7 @@ class Writer(ScalarWriter):
             name=cfg.OUTPUT_DIR,
             id=known_id(cfg, "wandb", first_iter),
             resume="allow",
+            reinit="create_new",  # a pack's other students have runs in this process too
             config=yaml.safe_load(cfg.dump()),
         )
         keep_id(cfg, "wandb", self._run.id)

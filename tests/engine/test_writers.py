@@ -100,6 +100,20 @@ def test_wandb_offline(monkeypatch, tmp_path):
     assert len(identities) == 1 and seeds == {"7"}
 
 
+def test_runs_of_one_process_have_records_of_their_own_in_wandb(monkeypatch, tmp_path):
+    wandb = pytest.importorskip("wandb", reason="needs wandb: pip install 'fakd[wandb]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    writers = []
+    for name in ("cwd", "fakd"):
+        (tmp_path / name).mkdir()
+        writers += build_writers(config(tmp_path / name, "wandb"), 0)
+    identities = {(tmp_path / name / "wandb_id.txt").read_text() for name in ("cwd", "fakd")}
+    for writer in writers:
+        writer.close()
+    wandb.teardown()
+    assert len(identities) == 2
+
+
 @pytest.fixture
 def mlflow_client(monkeypatch, tmp_path):
     """MLflow, which keeps its records in a folder."""
