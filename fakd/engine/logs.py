@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from detectron2.utils import comm
@@ -55,11 +55,12 @@ def run_logging(folder: str, quiet: bool = False, bar: tqdm | None = None) -> It
 
 
 @contextlib.contextmanager
-def file_logging(folder: str) -> Iterator[None]:
+def file_logging(folder: str, wanted: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """``log.txt`` of a run, which is closed when the block ends; within :func:`run_logging`.
 
     Args:
         folder: where it lies.
+        wanted: whether what is being logged belongs there.
 
     Raises:
         OSError: it cannot be written.
@@ -70,6 +71,7 @@ def file_logging(folder: str) -> Iterator[None]:
     handler = logging.FileHandler(path)
     line = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"  # as detectron2 writes it
     handler.setFormatter(logging.Formatter(line, datefmt="%m/%d %H:%M:%S"))
+    handler.addFilter(lambda record: wanted())
     loggers = [logging.getLogger(name) for name in _NAMES]
     for each in loggers:
         each.addHandler(handler)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from fakd.data import build_train_loader
 from fakd.structures import SegOutput
 
-from .logs import run_logging
+from .logs import file_logging, run_logging
 from .result import finish_run
 from .run_folder import RunFolder
 from .signals import signals_deferred, stop_on_signals
@@ -94,11 +96,20 @@ def run_side_by_side(runs: Sequence[SharedTeacherRun]) -> None:
     parts = {sharing_key(run.cfg) for run in runs}
     if len(parts) != 1 or parts == {None}:
         raise ValueError("These runs cannot be packed: they differ in teacher, data, batch, seed or length.")
-    with stop_on_signals(), contextlib.ExitStack() as held:
+    with stop_on_signals(), run_logging("", quiet=True), contextlib.ExitStack() as held:
         for run in runs:
             held.enter_context(run.folder.claimed(run.cfg, run.resume))
-            held.enter_context(run_logging(run.cfg.OUTPUT_DIR, quiet=True))
+            held.enter_context(file_logging(run.cfg.OUTPUT_DIR, functools.partial(_concerns, run)))
         _SideBySide(runs).train()
+
+
+_at_work: ContextVar[SharedTeacherRun | None] = ContextVar("_at_work", default=None)
+
+
+def _concerns(run: SharedTeacherRun) -> bool:
+    """Whether what happens now is this run's, or all runs'."""
+    current = _at_work.get()
+    return current is None or current is run
 
 
 class _SideBySide:
@@ -108,7 +119,7 @@ class _SideBySide:
         self._members: list[tuple[SharedTeacherRun, Trainer]] = []
         for run in runs:
             if run.folder.metrics() is None:
-                with _record_failure(run):
+                with _work_of(run):
                     trainer = build_trainer(run.cfg, run.resume, None, run.extra_hooks)
                     self._teacher.serve(trainer.model)
                     self._members.append((run, trainer))
@@ -118,18 +129,18 @@ class _SideBySide:
         if not self._members:
             return
         for run, trainer in self._members:
-            with _record_failure(run):
+            with _work_of(run):
                 trainer.begin(self._batch)
         try:
             with signals_deferred():
                 self._steps()
         finally:
             for run, trainer in self._members:
-                with _record_failure(run):
+                with _work_of(run):
                     trainer.end()
         for run, trainer in self._members:
             if run.error is None:
-                with _record_failure(run):
+                with _work_of(run):
                     finish_run(trainer, run.folder, run.method, run.config_file, packed=len(self._members))
 
     def _steps(self) -> None:
@@ -143,7 +154,7 @@ class _SideBySide:
             stopped = None
             for run, trainer in self._members:
                 if run.error is None and iteration >= trainer.start_iter:
-                    with _record_failure(run):
+                    with _work_of(run):
                         try:
                             trainer.step()
                         except SystemExit as stop:  # it is saved; so must the others be
@@ -154,7 +165,9 @@ class _SideBySide:
 
 
 @contextlib.contextmanager
-def _record_failure(run: SharedTeacherRun) -> Iterator[None]:
+def _work_of(run: SharedTeacherRun) -> Iterator[None]:
+    """What fails in the block is this run's failure, and what is logged there its own."""
+    before = _at_work.set(run)
     try:
         yield
     except torch.OutOfMemoryError:
@@ -162,6 +175,8 @@ def _record_failure(run: SharedTeacherRun) -> Iterator[None]:
     except Exception as error:
         logger.exception(f"The run in '{run.cfg.OUTPUT_DIR}' failed; the others of its pack go on.")
         run.error = run.error or error
+    finally:
+        _at_work.reset(before)
 
 
 class SharedTeacher(nn.Module):

@@ -74,6 +74,17 @@ def test_one_that_fails_leaves_the_others_alone(tmp_path, alone, teacher):
     assert not (tmp_path / "fails" / "result.json").exists()
 
 
+def test_each_log_of_a_pack_holds_its_own_run_and_the_console_a_warning_once(tmp_path, teacher, capsys):
+    recipe = tmp_path / "fails.yaml"
+    recipe.write_text("KD: {LOSSES: [FailsAt], FailsAt: {AT: 0.5}}\n")
+    fails = tiny_config(tmp_path / "fails", *SHORT, *teacher, recipe=str(recipe))
+    run_side_by_side([SharedTeacherRun(fails), SharedTeacherRun(config(tmp_path, "cwd", teacher))])
+    logs = [(tmp_path / name / "log.txt").read_text() for name in ("fails", "cwd")]
+    assert [log.count("Training begins") for log in logs] == [1, 1]
+    assert [log.count("became NaN or infinite") > 0 for log in logs] == [True, False]
+    assert capsys.readouterr().err.count("the others of its pack go on") == 1
+
+
 def test_a_pack_whose_students_have_all_failed_reads_no_more_batches(tmp_path, teacher, monkeypatch):
     read = []
     load = shared_teacher.build_train_loader
