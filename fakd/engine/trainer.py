@@ -188,7 +188,6 @@ class Trainer(DefaultTrainer):
         return [*on_all, *(on_main if is_main else []), StopOnSignal(save.save)]
 
     def _evaluate(self) -> dict[str, Any]:
-        _share_buffers(unwrapped(self.model))
         counters = {name: SegEvaluator(name) for name in self.cfg.DATASETS.TEST}
         evaluators = [
             DatasetEvaluators([counter, PredictionImages(name), *self._prediction_writers(self.cfg, name)])
@@ -196,6 +195,7 @@ class Trainer(DefaultTrainer):
         ]
         # What is compiled is so for training and one size of images.
         with self.checkpointer.as_tested(), torch.compiler.set_stance("force_eager"):
+            _share_buffers(unwrapped(self.model))
             results = self.test(self.cfg, self.model, evaluators)
         self.last_metrics = Metrics.of_evaluators(self.cfg.DATASETS.TEST, results)
         self.last_confusion = {name: counter.confusion for name, counter in counters.items()}
@@ -304,7 +304,7 @@ def build_trainer(
     if isinstance(model, Distiller):
         if trainer.start_iter == 0 and isinstance(model.teacher, FrozenTeacher):
             check_teacher(model.teacher.network, cfg)
-        quicken(model, cfg, resumed=trainer.start_iter > 0)
+        quicken(model, trainer.cfg, resumed=trainer.start_iter > 0)
     return trainer
 
 
@@ -314,9 +314,9 @@ def _share_buffers(network: nn.Module) -> None:
     Each rank's batch norm has statistics of its own part of the batches, unless SYNC_BN shares them.
     """
     if comm.get_world_size() > 1:
-        weights = {name for name, _ in network.named_parameters()}
+        saved = {name for name, _ in getattr(network, "student", network).named_buffers()}
         for name, buffer in network.state_dict().items():
-            if name not in weights:
+            if name in saved:
                 torch.distributed.broadcast(buffer, src=0)
 
 

@@ -8,7 +8,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils import comm
 from ranks import on_ranks
 
-from fakd.engine import Trainer, evaluate_weights
+from fakd.engine import Trainer, evaluate, evaluate_weights, run
 from fakd.engine.run_folder import RunFolder
 
 from .conftest import tiny_config
@@ -68,3 +68,14 @@ def test_the_first_of_two_processes_writes_what_given_weights_reach(teacher, tmp
     """The others have no metrics, and find the result when they return."""
     on_ranks(evaluate_given, 2, tmp_path, teacher[-1])
     assert (tmp_path / "config.yaml").exists()
+
+
+def train_averaged(folder):
+    run(tiny_config(folder, "SOLVER.EMA_DECAY", 0.6, "SOLVER.MAX_ITER", 4))
+
+
+def test_what_two_processes_test_is_what_the_first_has_saved(tmp_path):
+    """Each has averaged the statistics of its own batches."""
+    on_ranks(train_averaged, 2, tmp_path)
+    saved = evaluate(tiny_config(tmp_path, "MODEL.WEIGHTS", str(tmp_path / "model_final.pth")))
+    assert RunFolder(tmp_path).metrics().flat() == pytest.approx(saved, nan_ok=True)
