@@ -50,17 +50,19 @@ def _recomputing(kind: type[nn.Module]) -> type[nn.Module]:
 
 @contextlib.contextmanager
 def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Batch norms compute as in training, but count the batch no second time."""
-    kept = [
-        (norm, norm.momentum, count, count.clone())
-        for norm in block.modules()
-        if isinstance(norm, _BatchNorm) and (count := norm.num_batches_tracked) is not None
+    """Batch norms and ranges of int8 compute as in training, but count the batch no second time."""
+    parts = list(block.modules())
+    rates = [
+        (x, name, getattr(x, name)) for x in parts for name in ("momentum", "renewal") if hasattr(x, name)
     ]
-    for norm, *_ in kept:
-        norm.momentum = 0.0
+    counts = [x.num_batches_tracked for x in parts if isinstance(x, _BatchNorm)]
+    before = [(count, count.clone()) for count in counts if count is not None]
+    for part, name, _ in rates:
+        setattr(part, name, 0.0)
     try:
         yield
     finally:
-        for norm, momentum, count, before in kept:
-            norm.momentum = momentum
-            count.copy_(before)
+        for part, name, rate in rates:
+            setattr(part, name, rate)
+        for count, kept in before:
+            count.copy_(kept)

@@ -6,6 +6,7 @@ import torch
 from fakd.config import load_config
 from fakd.engine.step_cost import allocations
 from fakd.modeling.build import build_segmentor
+from fakd.modeling.quantized import begin, prepare
 from fakd.modeling.recompute import recompute_blocks
 
 
@@ -43,6 +44,18 @@ def stepped(model, images):
 def test_gradients_and_running_statistics_are_those_without(name, stride):
     images = 255 * torch.rand(2, 3, 64, 64)
     plain, recomputed = (stepped(network(name, stride, each), images) for each in (False, True))
+    torch.testing.assert_close(recomputed, plain, rtol=0, atol=0)
+
+
+def test_ranges_of_int8_see_a_batch_once():
+    images = 255 * torch.rand(2, 3, 64, 64)
+    models = [network("resnet18", 8, each) for each in (False, True)]
+    for model in models:
+        prepare(model, (64, 64))
+        begin(model)
+        stepped(model, images)  # sets the ranges
+        model.zero_grad()
+    plain, recomputed = (stepped(model, images / 2) for model in models)
     torch.testing.assert_close(recomputed, plain, rtol=0, atol=0)
 
 
