@@ -219,6 +219,11 @@ def _check(plan: Plan, scheduler: str) -> None:
                 f"A sweep compares what its runs reach, and '{trial}' has no test set: name one in "
                 "DATASETS.TEST, in its config or in 'opts'."
             )
+        if cfg.SOLVER.REFERENCE_WORLD_SIZE:
+            raise ValueError(
+                f"The config of trial '{trial}' has SOLVER.REFERENCE_WORLD_SIZE, with which batch and length "
+                "depend on the number of GPUs, and a sweep says both. Set it to 0."
+            )
         if trial in plan.teachers or trial in ends:
             continue
         _check_evaluations(trial, cfg, scheduler)

@@ -146,6 +146,7 @@ def test_numbers_that_yaml_takes_for_texts_are_numbers():
             {"teacher": {"config": CONFIG, "opts": {"DATASETS.TEST": "()"}}},
             "'teacher.*' has no test set: name one in DATASETS.TEST",
         ),
+        ({"opts": {"SOLVER.REFERENCE_WORLD_SIZE": 1}}, "has SOLVER.REFERENCE_WORLD_SIZE, .* Set it to 0"),
         ({"teacher": {}}, "need a teacher"),
         ({"metric": "miou"}, "metric is 'miou'; choose from mIoU"),
         (
