@@ -73,7 +73,9 @@ def load_config(
     if config_file and not Path(config_file).is_file():
         raise FileNotFoundError(f"config file {config_file} does not exist (looked from {Path.cwd()}).")
     if len(opts) % 2:
-        raise ValueError(f"options come in pairs, KEY VALUE; got {len(opts)} words: {' '.join(opts)}")
+        raise ValueError(
+            f"options come in pairs, KEY VALUE; got {len(opts)} words: {' '.join(map(str, opts))}"
+        )
     given = read_keys(config_file) if config_file else {}
     pairs = dict(zip(opts[0::2], opts[1::2], strict=True))
     word = _early("KD.RECIPE", {"KD.RECIPE": recipe} if recipe is not None else {}, pairs, given)
@@ -92,8 +94,8 @@ def load_config(
     if recipe is not None:
         # The file's distillation keys were meant for its own recipe.
         given = {key: value for key, value in given.items() if key not in _OF_A_RECIPE}
-    protocol = _early("PROTOCOL", pairs, given)
-    parts = read_protocol(protocol, _early("DATASETS.TRAIN", pairs, given)) if protocol else []
+    protocol = _early("PROTOCOL", pairs, given, method)
+    parts = read_protocol(protocol, _early("DATASETS.TRAIN", pairs, given, method)) if protocol else []
     sources = [(f"protocol {protocol}", flat_keys(part)) for part in parts]
     sources += [(f"recipe {word}", method), (config_file, given), ("the command line", pairs)]
     for source, values in sources:
@@ -186,7 +188,10 @@ def load_teacher_config(cfg: CfgNode) -> CfgNode:
             ``cfg`` in another order.
     """
     file = cfg.KD.TEACHER.CONFIG_FILE
-    teacher = load_config(file, recipe=NO_RECIPE, allow_plugins=cfg.PLUGINS, allow_pickle=False)
+    # A run's config knows its classes. What describes its data may since describe other data.
+    known = read_keys(shipped(file)).get("DATASETS.CLASSES") if Path(shipped(file)).is_file() else ()
+    opts = ["DATASETS.CUSTOM", "()"] if known else []
+    teacher = load_config(file, opts, NO_RECIPE, allow_plugins=cfg.PLUGINS, allow_pickle=False)
     check_order(cfg.DATASETS.CLASSES, teacher.DATASETS.CLASSES, f"The teacher '{file}'")
     return teacher
 

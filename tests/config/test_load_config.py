@@ -306,3 +306,18 @@ def test_a_teacher_whose_classes_have_another_order_is_refused(tmp_path):
         ValueError, match=f"config.yaml' has .*in another order: class 0 is '{names[-1]}' there"
     ):
         load_teacher_config(load_config(opts=opts))
+
+
+def test_a_recipe_may_name_a_protocol(tmp_path):
+    (tmp_path / "mine.yaml").write_text("PROTOCOL: cirkd")
+    cfg = load_config(recipe=str(tmp_path / "mine.yaml"))
+    assert (
+        cfg.SOLVER.BASE_LR
+        == load_config(opts=["PROTOCOL", "cirkd"]).SOLVER.BASE_LR
+        != load_config().SOLVER.BASE_LR
+    )
+
+
+def test_options_that_are_not_in_pairs_are_told_whatever_they_are():
+    with pytest.raises(ValueError, match="got 3 words: SEED 1 OUTPUT_DIR"):
+        load_config(opts=["SEED", 1, "OUTPUT_DIR"])

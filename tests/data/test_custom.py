@@ -6,7 +6,7 @@ import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from fakd.config import load_config
+from fakd.config import load_config, load_teacher_config
 from fakd.data import SemSegMapper, build_train_loader
 from fakd.data.datasets.custom import register_custom
 from fakd.data.datasets.folders import datasets_root
@@ -76,6 +76,18 @@ def test_a_run_knows_its_classes_when_their_file_is_changed_or_gone(describe, tm
     assert "there is no file" in caplog.text and "no dataset of that file can be read" in caplog.text
     with pytest.raises(FileNotFoundError, match="there is no file"):
         load_config("", opts)
+
+
+def test_a_teacher_of_the_same_data_elsewhere_is_taken(describe, tmp_path):
+    """It was trained with a copy of the description, of the same name."""
+    cfg = load_config("", ["DATASETS.CUSTOM", describe(), "DATASETS.TRAIN", "('mine_train',)"])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "mine.yaml").rename(tmp_path / "run" / "mine.yaml")
+    cfg.DATASETS.CUSTOM = (str(tmp_path / "run" / "mine.yaml"),)
+    (tmp_path / "run" / "config.yaml").write_text(cfg.dump())
+    cfg.DATASETS.CUSTOM, cfg.KD.TEACHER.CONFIG_FILE = (describe(),), str(tmp_path / "run" / "config.yaml")
+    assert load_teacher_config(cfg).DATASETS.CLASSES == cfg.DATASETS.CLASSES == tuple(CLASSES)
+    assert MetadataCatalog.get("mine_train").custom_file == str(tmp_path / "mine.yaml")
 
 
 @pytest.mark.parametrize(
