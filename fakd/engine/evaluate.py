@@ -12,6 +12,7 @@ from fakd.data.datasets.custom import register_custom
 from fakd.modeling.quantized import begin, check_ranges
 
 from .check import check_place
+from .device import on_device
 from .logs import run_logging
 from .metrics import Metrics
 from .quantization import prepare_for_int8
@@ -39,7 +40,7 @@ def evaluate(cfg: CfgNode, *, quiet: bool = False) -> dict[str, float]:
     """
     register_custom(cfg.DATASETS.CUSTOM)  # the config may come from another process
     check_place(cfg)
-    with stop_on_signals(), run_logging("", quiet):
+    with stop_on_signals(), run_logging("", quiet), on_device(cfg.MODEL.DEVICE):
         metrics = measure(cfg, load_trained(cfg))
         logger.info("\n" + metrics.table())
     return metrics.flat()
@@ -58,7 +59,7 @@ def evaluate_weights(cfg: CfgNode, method: str, config_file: str) -> None:
     """
     check_place(cfg)
     folder = RunFolder(cfg.OUTPUT_DIR)
-    with stop_on_signals(), run_logging(cfg.OUTPUT_DIR, quiet=True, bar=None):
+    with stop_on_signals(), run_logging(cfg.OUTPUT_DIR, quiet=True), on_device(cfg.MODEL.DEVICE):
         if comm.is_main_process():
             folder.write_config(cfg)
         network = load_trained(cfg)

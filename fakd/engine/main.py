@@ -12,6 +12,7 @@ from tqdm import tqdm
 from fakd.data.datasets.custom import register_custom
 
 from .check import check_config
+from .device import on_device
 from .logs import run_logging
 from .result import finish_run
 from .run_folder import RunFolder
@@ -58,7 +59,12 @@ def run(
     register_custom(cfg.DATASETS.CUSTOM)  # the config may come from another process
     check_config(cfg)
     folder = RunFolder(cfg.OUTPUT_DIR)
-    with stop_on_signals(), folder.claimed(cfg, resume), run_logging(cfg.OUTPUT_DIR, quiet, bar):
+    with (
+        stop_on_signals(),
+        folder.claimed(cfg, resume),
+        run_logging(cfg.OUTPUT_DIR, quiet, bar),
+        on_device(cfg.MODEL.DEVICE),
+    ):
         if (metrics := folder.metrics()) is not None:
             logger.info(f"The run in '{folder.path}' is finished; nothing to do.")
             return metrics.flat()

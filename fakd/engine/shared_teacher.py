@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fakd.data import build_train_loader
 from fakd.structures import SegOutput
 
+from .device import on_device
 from .logs import file_logging, run_logging
 from .result import finish_run
 from .run_folder import RunFolder
@@ -100,7 +101,8 @@ def run_side_by_side(runs: Sequence[SharedTeacherRun]) -> None:
         for run in runs:
             held.enter_context(run.folder.claimed(run.cfg, run.resume))
             held.enter_context(file_logging(run.cfg.OUTPUT_DIR, functools.partial(_concerns, run)))
-        _SideBySide(runs).train()
+        with on_device(runs[0].cfg.MODEL.DEVICE):
+            _SideBySide(runs).train()
 
 
 _at_work: ContextVar[SharedTeacherRun | None] = ContextVar("_at_work", default=None)
