@@ -4,6 +4,7 @@ import builtins
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from detectron2.engine import launch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
@@ -33,12 +34,16 @@ def launch_ranks(main: Callable[..., None], ranks: tuple[int, int, int, str], *a
                 raise
             raise SystemExit(error.exit_code) from None
         except ProcessRaisedException as error:
-            raise _as_raised(error) from error
+            raise as_raised(error) from error
 
 
-def _as_raised(error: ProcessRaisedException) -> Exception:
-    """The user's error that ended a child process, read from its traceback; else ``error``."""
+def as_raised(error: ProcessRaisedException) -> Exception:
+    """The user's error that ended a child process, or its lack of memory, read from its traceback; else
+    ``error``.
+    """
     kind, _, text = str(error).strip().splitlines()[-1].partition(": ")
+    if kind == "torch.OutOfMemoryError":
+        return torch.OutOfMemoryError(text)
     raised = getattr(builtins, kind, None)
     if not isinstance(raised, type) or not issubclass(raised, USER_ERRORS):
         return error

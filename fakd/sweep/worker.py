@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +16,11 @@ from typing import Any
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
 
 from fakd.engine import SharedTeacherRun, evaluate_weights, run, run_side_by_side
+from fakd.engine.cli import as_raised
 from fakd.engine.run_folder import RunFolder
 from fakd.errors import message_of
 
@@ -29,6 +32,8 @@ from .trial import Trial
 # Another attempt would fail the same way.
 _FINAL = (FloatingPointError, ValueError, KeyError, FileNotFoundError)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+_PATIENCE = 5.0  # seconds in which ranks that failed have ended
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -209,14 +214,64 @@ def _run_on_several(gpus: int, trial: Trial, hook: SweepReporter) -> None:
         free.bind(("127.0.0.1", 0))
         url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     rank = functools.partial(_rank, world=gpus, url=url, trial=trial)
-    others = torch.multiprocessing.start_processes(rank, nprocs=gpus - 1, join=False, start_method="spawn")
+    others = _Others(
+        torch.multiprocessing.start_processes(rank, nprocs=gpus - 1, join=False, start_method="spawn")
+    )
     try:
         _rank(-1, gpus, url, trial, [hook])
-        others.join()
+        others.wait()
+    except Exception as error:
+        # Where another rank went first, this one's error says no more than that it was left alone.
+        others.wait(_PATIENCE)
+        if others.error is not None and others.error is not error:
+            raise others.error from error
+        raise
     finally:
-        for process in others.processes:
-            process.kill()
+        others.kill()
         _leave_group()
+
+
+class _Others:
+    """The ranks beside this process's; if one fails, this one no longer waits for it in a collective."""
+
+    def __init__(self, processes: torch.multiprocessing.ProcessContext):
+        """
+        Attributes:
+            error: why the first of them failed, once it has.
+        """
+        self.error: Exception | None = None
+        self._processes, self._over = processes, False
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until all have ended.
+
+        Raises:
+            Exception: one has failed, and no limit was given.
+        """
+        self._watcher.join(seconds)
+        if seconds is None and self.error is not None:
+            raise self.error
+
+    def kill(self) -> None:
+        """Ends those that are left."""
+        self._over = True
+        for process in self._processes.processes:
+            process.kill()
+        self._watcher.join(_PATIENCE)
+
+    def _watch(self) -> None:
+        try:
+            while not self._processes.join(grace_period=1.0):
+                pass
+        except ProcessRaisedException as error:
+            self.error = as_raised(error)
+        except ProcessExitedException as error:
+            self.error = error
+        if self.error is not None and not self._over and torch.distributed.is_initialized():
+            # Gloo notices that its peer is gone; NCCL would wait until its own time is up.
+            torch.distributed.distributed_c10d._abort_process_group()
 
 
 def _leave_group() -> None:

@@ -4,6 +4,7 @@ import functools
 import json
 import resource
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.multiprocessing as mp
 from detectron2.data import DatasetCatalog
 from ranks import copied_processes
 
+from fakd.sweep import worker
 from fakd.sweep.events import events_file, last
 from fakd.sweep.plan import make_plan
 from fakd.sweep.spec import parse_spec
@@ -57,6 +59,24 @@ def test_trials_train_on_several_devices_one_after_another(tmp_path, monkeypatch
     monkeypatch.setattr(torch.distributed, "init_process_group", begin)
     with copied_processes():
         assert run_trials([trial], tmp_path, gpus=2) == "finished"
+
+
+class OneRunsOut:
+    """A trial whose second rank has no memory left, while the first waits for it."""
+
+    given = False
+
+    def config(self):
+        if torch.distributed.is_initialized():
+            if torch.distributed.get_rank() == 1:
+                raise torch.OutOfMemoryError("there is no more memory")
+            torch.distributed.barrier()
+        return SimpleNamespace(MODEL=SimpleNamespace(DEVICE="cpu"))
+
+
+def test_the_error_of_another_device_than_the_first_ends_the_trial():
+    with copied_processes(), pytest.raises(torch.OutOfMemoryError, match="there is no more memory"):
+        worker._run_on_several(2, OneRunsOut(), None)
 
 
 def test_an_error_before_the_devices_meet_is_the_one_told(tmp_path, monkeypatch):
