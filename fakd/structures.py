@@ -86,13 +86,11 @@ class SegSpec:
         num_classes: K.
         feature_channels: A.
         stage_channels: channels of each map in ``SegOutput.stages``.
-        has_aux: whether ``SegOutput.aux_logits`` is there in training.
     """
 
     num_classes: int
     feature_channels: int
     stage_channels: Mapping[str, int] = field(default_factory=dict)
-    has_aux: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def registered_losses() -> dict[str, type[DistillLoss]]:
 def seg_spec(num_classes=5, channels=8, width=6) -> SegSpec:
     """A network with four stages, the first ``width`` channels wide, and an auxiliary head."""
     stages = {f"res{i + 2}": width * 2**i for i in range(4)}
-    return SegSpec(num_classes, channels, stages, has_aux=True)
+    return SegSpec(num_classes, channels, stages)
 
 
 def seg_output(spec: SegSpec, n=2, size=(9, 11), seed=0, dtype=torch.float32, device="cpu") -> SegOutput:

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from fakd.config import load_config, load_teacher_config
+from fakd.config.setup import flat_keys
 from fakd.files import atomic_write, exclusive_lock, remove_leftovers
 from fakd.modeling.detectron2_teacher import is_detectron2_config
 from fakd.registry import DISTILL_LOSS_REGISTRY
@@ -109,7 +110,7 @@ class RunFolder:
                 "without --resume."
             )
         old, new = self.config(), deciding_values(yaml.safe_load(cfg.dump()))
-        classes = _flat(read_yaml(self.config_file)).get("DATASETS.CLASSES")
+        classes = flat_keys(read_yaml(self.config_file)).get("DATASETS.CLASSES")
         if classes:  # runs of earlier versions have none
             old["DATASETS.CLASSES"], new["DATASETS.CLASSES"] = classes, [*cfg.DATASETS.CLASSES]
         differing = [
@@ -148,7 +149,7 @@ class RunFolder:
             content = read_yaml(self.config_file)
         except ValueError as error:
             raise ValueError(f"'{self.config_file}' is damaged: {error}") from error
-        if not isinstance(content, dict) or not isinstance(_flat(content).get("KD.LOSSES", []), list):
+        if not isinstance(content, dict) or not isinstance(flat_keys(content).get("KD.LOSSES", []), list):
             raise ValueError(
                 f"'{self.config_file}' is damaged: it holds no keys and values. Choose another OUTPUT_DIR."
             )
@@ -227,7 +228,7 @@ def deciding_values(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: content of a config.yaml.
     """
-    flat = _defaults(tuple(name for name, _ in DISTILL_LOSS_REGISTRY)) | _flat(config)
+    flat = _defaults(tuple(name for name, _ in DISTILL_LOSS_REGISTRY)) | flat_keys(config)
     return {key: value for key, value in flat.items() if _decides(key, flat["KD.LOSSES"])}
 
 
@@ -240,7 +241,7 @@ def changed_values(config: Mapping[str, Any]) -> dict[str, Any]:
 @functools.cache
 def _defaults(losses: tuple[str, ...]) -> dict[str, Any]:
     """Flat, with the keys of these losses, those of plugins among them."""
-    return _flat(yaml.safe_load(load_config().dump()))
+    return flat_keys(yaml.safe_load(load_config().dump()))
 
 
 def _decides(key: str, losses: Sequence[str]) -> bool:
@@ -249,10 +250,3 @@ def _decides(key: str, losses: Sequence[str]) -> bool:
     if first == "KD" and len(rest) > 1 and rest[0] != "TEACHER":
         return rest[0] in losses
     return not key.startswith(_FREE)
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

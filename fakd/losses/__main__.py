@@ -25,8 +25,8 @@ from .base import DistillLoss, config_key
 PAGE = Path("docs", "losses.md")
 WIDTH = 120  # of its lines
 STAGES = ("res2", "res3", "res4", "res5")
-STUDENT = SegSpec(19, 128, dict(zip(STAGES, (64, 128, 256, 512), strict=True)), has_aux=True)
-TEACHER = SegSpec(19, 512, dict(zip(STAGES, (256, 512, 1024, 2048), strict=True)), has_aux=True)
+STUDENT = SegSpec(19, 128, dict(zip(STAGES, (64, 128, 256, 512), strict=True)))
+TEACHER = SegSpec(19, 512, dict(zip(STAGES, (256, 512, 1024, 2048), strict=True)))
 SETTING = (
     f"{IMAGES} images of {STUDENT.num_classes} classes on a {SIDE} x {SIDE} grid, {STUDENT.feature_channels} "
     f"channels in the student and {TEACHER.feature_channels} in the teacher"

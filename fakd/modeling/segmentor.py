@@ -170,7 +170,6 @@ class Segmentor(nn.Module):
             num_classes=self.decode_head.num_classes,
             feature_channels=self.decode_head.channels,
             stage_channels={n: s.channels for n, s in self.backbone.output_shape().items()},
-            has_aux=self.auxiliary_head is not None,
         )
 
     def encode(self, images: Tensor) -> SegOutput:

@@ -168,7 +168,7 @@ def test_it_is_built_from_a_config_through_detectron2():
     cfg = load_config(opts=[*SMALL, "INPUT.FORMAT", "BGR", "MODEL.PIXEL_MEAN", "(1.0, 2.0, 3.0)"])
     model = build_model(cfg)
     assert isinstance(model, Segmentor)
-    assert model.spec.num_classes == 5 and model.spec.feature_channels == 8 and model.spec.has_aux
+    assert model.spec.num_classes == 5 and model.spec.feature_channels == 8
     assert list(model.spec.stage_channels) == ["res2", "res3", "res4", "res5"]
     assert model.input_format == "BGR" and model.pixel_mean.flatten().tolist() == [1, 2, 3]
     # Normalisation is part of the config, not of a checkpoint.
