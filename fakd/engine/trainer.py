@@ -196,7 +196,7 @@ class Trainer(DefaultTrainer):
         # What is compiled is so for training and one size of images.
         with self.checkpointer.as_tested(), torch.compiler.set_stance("force_eager"):
             _share_buffers(unwrapped(self.model))
-            results = self.test(self.cfg, self.model, evaluators)
+            results = self._last_eval_results = self.test(self.cfg, self.model, evaluators)
         self.last_metrics = Metrics.of_evaluators(self.cfg.DATASETS.TEST, results)
         self.last_confusion = {name: counter.confusion for name, counter in counters.items()}
         return results

@@ -11,7 +11,8 @@ def test_the_log_is_closed_with_its_run_and_anew_where_the_folder_went(tmp_path)
     for text in ("first", "second"):
         with run_logging(str(folder)):
             logger.info(text)
-            streams = [each.stream for each in logger.handlers if each.stream.name == str(folder / "log.txt")]
+            files = [each for each in logger.handlers if isinstance(each, logging.FileHandler)]
+            streams = [each.stream for each in files if each.baseFilename == str(folder / "log.txt")]
         (line,) = (folder / "log.txt").read_text().splitlines()
         assert line.endswith(f"fakd INFO: {text}")
         assert len(streams) == 1 and streams[0].closed

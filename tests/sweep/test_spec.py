@@ -219,7 +219,7 @@ def test_a_sweep_of_the_paper_builds(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "students", "teachers"),
-    [("camvid_label_share", 60, 4), ("camvid_label_share_full_teacher", 36, 1)],
+    [("camvid_label_share", 75, 5), ("camvid_label_share_full_teacher", 36, 1)],
 )
 def test_the_sweeps_of_few_labels_build(name, students, teachers, tmp_path, monkeypatch):
     monkeypatch.chdir(SWEEPS.parents[2])
@@ -235,4 +235,4 @@ def test_the_sweeps_of_few_labels_build(name, students, teachers, tmp_path, monk
             cfg.KD.LOSSES
         )
     shares = {trial.config().DATASETS.LABEL_SHARE for trial in found.teachers}
-    assert shares == ({1.0} if teachers == 1 else {0.05, 0.1, 0.25, 1.0})
+    assert shares == ({1.0} if teachers == 1 else {0.05, 0.1, 0.25, 0.5, 1.0})
