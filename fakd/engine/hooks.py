@@ -208,7 +208,8 @@ class SaveState(HookBase):
     def save(self) -> None:
         """
         Raises:
-            OSError, FloatingPointError: see :meth:`fakd.checkpoint.Checkpointer.save`.
+            OSError: the disk is full or not writable.
+            FloatingPointError: a weight is not finite. In both cases earlier checkpoints are untouched.
         """
         self._write_log()
         self._checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
