@@ -137,13 +137,12 @@ class Checkpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return False
         path = Path(self.save_dir, f"{name}.pth")
-        for key, weight in state["model"].items():
-            if weight.is_floating_point() and not weight.isfinite().all():
-                raise FloatingPointError(
-                    f"'{path}' was not written: '{key}' is NaN or infinite, though every loss was finite. A "
-                    "gradient overflowed; the checkpoints before it are good. Lower SOLVER.BASE_LR or set "
-                    "SOLVER.CLIP_GRADIENTS.ENABLED True, and start in another OUTPUT_DIR."
-                )
+        if bad := not_finite(state["model"]):
+            raise FloatingPointError(
+                f"'{path}' was not written: '{bad[0]}' is NaN or infinite, though every loss was finite. A "
+                "gradient overflowed; the checkpoints before it are good. Lower SOLVER.BASE_LR or set "
+                "SOLVER.CLIP_GRADIENTS.ENABLED True, and start in another OUTPUT_DIR."
+            )
         logger.info(f"Saving checkpoint to {path}")
         with atomic_write(path) as file:
             try:
@@ -221,6 +220,11 @@ def load_tensors(path: str, allow_pickle: bool = False) -> Any:
         raise ValueError(f"The file '{path}' is no checkpoint: it holds no weights by name.")
     _check_weights(content, path)
     return content
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of the weights that hold NaN or infinity."""
+    return [key for key, x in weights.items() if x.is_floating_point() and not x.isfinite().all()]
 
 
 def _check_weights(content: Mapping[Any, Any], path: str) -> None:

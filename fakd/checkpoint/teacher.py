@@ -6,7 +6,7 @@ from typing import Any
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
-from .checkpointer import load_tensors
+from .checkpointer import load_tensors, not_finite
 
 _SHOWN = 5
 
@@ -49,8 +49,7 @@ def load_teacher(model: nn.Module, path: str, config_file: str = "", allow_pickl
         raise ValueError(
             f"The weights '{path}' do not fit {fits}: {listed}. Use the config they were trained with."
         )
-    numbers = [key for key in own if key in weights and weights[key].is_floating_point()]
-    if bad := [key for key in numbers if not weights[key].isfinite().all()]:
+    if bad := not_finite(weights):
         raise ValueError(
             f"The weights '{path}' hold NaN or infinity ({_few(bad)}), so the network predicts nothing. Use "
             "an earlier checkpoint."
