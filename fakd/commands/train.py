@@ -55,9 +55,12 @@ def parse() -> argparse.Namespace:
     experiment = "of a paper, in place of --config-file and --recipe: PROJECT/DATASET/STUDENT/RECIPE"
     parser.add_argument("--experiment", "--cell", metavar="NAME", help=experiment)
     parser.add_argument("--allow-plugins", action="store_true", help="run the code that the recipe names")
+    own = {action.dest: action for action in parser._actions}
+    # detectron2's default is one port per user, which a second training of theirs finds taken.
+    parser.set_defaults(dist_url="auto")
+    own["dist_url"].help = "where several machines meet, tcp://HOST:PORT; one machine finds a free port"
     # detectron2's takes everything after the first KEY for keys and values; here flags may follow them.
-    (opts,) = (action for action in parser._actions if action.dest == "opts")
-    opts.nargs, opts.default = "*", []
+    own["opts"].nargs, own["opts"].default = "*", []
     return parser.parse_intermixed_args()
 
 
@@ -82,6 +85,8 @@ def _own_place(given: argparse.Namespace) -> list[str]:
 def main() -> None:
     """Parses the command line and trains in as many processes as it says."""
     given = parse()
+    if given.num_machines > 1 and given.dist_url == "auto":
+        raise ValueError("Several machines need a place to meet: --dist-url tcp://HOST:PORT of the first.")
     if given.experiment:
         named = find_experiment(given.experiment)
         given.config_file, given.recipe = named.config_file, named.recipe

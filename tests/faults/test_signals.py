@@ -1,14 +1,16 @@
 """A signal means stop, wherever it arrives, and nothing is lost."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, default_argument_parser
 from integration.conftest import assert_same_weights, tiny_config, weights
 from integration.test_resume import wait_for
 from torch.utils.data import DataLoader
@@ -78,6 +80,18 @@ def test_all_students_of_a_teacher_are_saved_after_the_same_step(teacher, tmp_pa
     assert all(Path(cfg.OUTPUT_DIR, "model_0000004.pth").exists() for cfg in configs)
 
 
+@pytest.fixture
+def taken_port():
+    """The port at which detectron2's tools would meet is another program's."""
+    port = int(default_argument_parser().get_default("dist_url").rpartition(":")[2])
+    with socket.socket() as other:
+        with contextlib.suppress(OSError):  # somebody has it already
+            other.bind(("127.0.0.1", port))
+            other.listen()
+        yield
+
+
+@pytest.mark.usefixtures("taken_port")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_signal_to_the_whole_process_group_saves_and_ends(train_net, tmp_path, processes):
     opts = ["SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "5", "DATALOADER.NUM_WORKERS", "2"]

@@ -56,7 +56,10 @@ def test_the_command_never_takes_another_run_s_folder(tool, tmp_path, monkeypatc
 
 
 def test_several_machines_must_name_it(tool):
-    code, told = tool("train_net", "--config-file", CONFIG, "--num-machines", 2)
+    command = ("train_net", "--config-file", CONFIG, "--num-machines", 2)
+    code, told = tool(*command)
+    assert code == 1 and "--dist-url" in told
+    code, told = tool(*command, "--dist-url", "tcp://127.0.0.1:4000")
     assert code == 1 and "OUTPUT_DIR" in told
 
 
