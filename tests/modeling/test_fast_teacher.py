@@ -70,6 +70,14 @@ def test_every_network_computes_the_same_in_a_fast_form(name):
     assert agreement(found.logits, expected.logits)[0] >= 0.999
 
 
+def test_what_is_frozen_is_folded_too():
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.PRETRAINED", "none", "MODEL.BACKBONE.FROZEN_STAGES", 2]
+    network = trained(build_segmentor(load_config("configs/camvid_pretrained/third_teacher.yaml", opts)))
+    fast = in_form(network, EXACT)
+    assert not norms_of(fast) and not any(part.training for part in fast.modules())
+    assert agreement(fast.encode(images()).logits, network.encode(images()).logits)[1] < 1e-3
+
+
 @pytest.mark.parametrize(
     "form", [("fold",), ("channels_last",), ("fold", "bf16"), ("fold", "channels_last", "bf16")]
 )

@@ -118,7 +118,7 @@ class TimmBackbone(Backbone):
             load_pretrained(self.net, str(fetch_registry_weights(name)))
         elif pretrained != "timm":
             load_pretrained(self.net, pretrained)
-        self._frozen: list[str] = []  # names, since a layer may be replaced by another of its kind
+        self._frozen: set[str] = set()  # names, since a layer may be replaced by another of its kind
         if frozen_stages:
             stages = [info.module_name(i) for i in self._taken]
             if frozen_stages >= len(stages):
@@ -148,8 +148,9 @@ class TimmBackbone(Backbone):
     def train(self, mode: bool = True) -> TimmBackbone:
         """As for any module, but what is frozen stays in evaluation mode; not what is added to it later."""
         super().train(mode)
-        for name in self._frozen:
-            self.net.get_submodule(name).training = False
+        for name, layer in self.net.named_modules():  # a folded network has no longer all that was frozen
+            if name in self._frozen:
+                layer.training = False
         return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -264,7 +265,7 @@ def _with_any_size(name: str, kwargs: Mapping[str, Any], create: Callable[..., n
     return create()
 
 
-def _freeze_front(net: nn.Module, stage: str) -> list[str]:
+def _freeze_front(net: nn.Module, stage: str) -> set[str]:
     """Freezes a network's weights up to the end of a stage; the names of what must stay in evaluation mode.
 
     Args:
@@ -285,11 +286,11 @@ def _freeze_front(net: nn.Module, stage: str) -> list[str]:
             f"MODEL.BACKBONE.FROZEN_STAGES: timm does not say where the stage '{stage[:-1]}' of "
             f"{type(net).__name__} lies. Set it to 0, or MODEL.BACKBONE.FREEZE to keep the whole backbone."
         )
-    frozen = []
+    frozen = set()
     for i, (own_name, part) in enumerate(net.named_modules()):
         if i <= end and not any(later.startswith(names[i]) for later in names[end + 1 :]):
             part.requires_grad_(False)
-            frozen.append(own_name)
+            frozen.add(own_name)
         elif stage.startswith(names[i]):
             for parameter in part.parameters(recurse=False):  # a transformer's tokens and positions
                 parameter.requires_grad_(False)
