@@ -154,8 +154,9 @@ class Segmentor(nn.Module):
     def train(self, mode: bool = True) -> Segmentor:
         """As for any module, but a frozen backbone stays in evaluation mode."""
         super().train(mode)
-        for name in self._frozen:
-            self.backbone.get_submodule(name).training = False
+        for name, layer in self.backbone.named_modules():  # some are gone from a folded network
+            if name in self._frozen:
+                layer.training = False
         return self
 
     @property

@@ -70,8 +70,10 @@ def test_every_network_computes_the_same_in_a_fast_form(name):
     assert agreement(found.logits, expected.logits)[0] >= 0.999
 
 
-def test_what_is_frozen_is_folded_too():
-    opts = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.PRETRAINED", "none", "MODEL.BACKBONE.FROZEN_STAGES", 2]
+@pytest.mark.parametrize("frozen", [("FROZEN_STAGES", 2), ("FREEZE", True)])
+def test_what_is_frozen_is_folded_too(frozen):
+    key, value = frozen
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.PRETRAINED", "none", f"MODEL.BACKBONE.{key}", value]
     network = trained(build_segmentor(load_config("configs/camvid_pretrained/third_teacher.yaml", opts)))
     fast = in_form(network, EXACT)
     assert not norms_of(fast) and not any(part.training for part in fast.modules())

@@ -148,7 +148,7 @@ class TimmBackbone(Backbone):
     def train(self, mode: bool = True) -> TimmBackbone:
         """As for any module, but what is frozen stays in evaluation mode; not what is added to it later."""
         super().train(mode)
-        for name, layer in self.net.named_modules():  # a folded network has no longer all that was frozen
+        for name, layer in self.net.named_modules():  # some are gone from a folded network
             if name in self._frozen:
                 layer.training = False
         return self
