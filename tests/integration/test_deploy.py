@@ -61,7 +61,7 @@ def test_the_exported_student_reaches_what_pytorch_reaches(tool, tiny, trained, 
     assert metadata.size == SIZE and metadata.classes[0] == "sky" and metadata.normalize
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_int8_is_smaller_and_says_what_it_costs(trained, tmp_path, name):
     FORMATS[name].require()
     cfg, weights = read_source(trained)
@@ -264,8 +264,10 @@ def page_script():
 
 @pytest.mark.parametrize(
     ("opts", "normalize"),
-    [([], True), (["INPUT.BASE_SIZE", "(64,48)"], True), (["INPUT.BASE_SIZE", "(301,200)"], False)]
-    + [(["INPUT.FORMAT", "BGR"], False)],
+    [
+        (["INPUT.BASE_SIZE", "(64,48)"], True),
+        (["INPUT.BASE_SIZE", "(301,200)", "INPUT.FORMAT", "BGR"], False),
+    ],
 )
 def test_the_page_s_script_gives_the_classes_of_the_predictor(trained, tmp_path, opts, normalize):
     cfg, weights = read_source(trained, opts=opts)

@@ -57,6 +57,7 @@ def test_what_falls_behind_is_stopped_and_nothing_else(tmp_path, name):
     assert stopped == [0.02]
 
 
+@pytest.mark.slow  # a minute; test_local.py has populations without Ray
 def test_the_last_of_a_population_goes_on_from_the_first(tmp_path):
     given = content(methods=["student"], keys={RATE: [1e-6, 0.02]}, scheduler="pbt")
     assert run_sweep(parse_spec(given), Options(tmp_path, cpus=2)) == 0

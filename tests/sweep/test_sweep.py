@@ -257,7 +257,7 @@ Checkpointer.save_model = slowly
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_while_the_teacher_ends_ends_the_sweep(tmp_path, capsys, number):
     """It comes while the teacher writes its last checkpoint: no later stage begins."""
     (tmp_path / "slow.py").write_text(SLOW_SAVING)
