@@ -38,6 +38,7 @@ _FREE = (
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.CHECKPOINT_KEEP",
     "CHECKPOINT.",
+    "DATASETS.CUSTOM",  # a place, as the root of all other datasets is; splits have names
     "DATASETS.CLASSES",  # no metric knows names; a resume compares them by itself
     "DATASETS.COLOURS",
     "KD.TEACHER.RUN",  # stands for a config and weights, which are given too

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 from integration.conftest import tiny_config
 from torch.multiprocessing import ProcessRaisedException
 
@@ -11,6 +12,8 @@ from fakd.commands.train import parse
 from fakd.engine import cli
 from fakd.engine.run_folder import RunFolder
 from fakd.errors import call_tool
+
+MINE = "classes: [a, b]\nsplits: {train: {images: images, labels: labels}}\n"
 
 
 @pytest.mark.parametrize(
@@ -29,6 +32,19 @@ def test_weights_that_are_none_are_named(tiny, tmp_path, content, reason):
         with pytest.raises((ValueError, FileNotFoundError), match=reason):
             folder = tmp_path / f"run{eval_only}"
             tiny(folder, "MODEL.WEIGHTS", tmp_path / "w.pth", eval_only=eval_only)
+
+
+def test_a_run_on_data_of_one_s_own_goes_on_where_the_project_was_moved(tmp_path):
+    def config(place):
+        return tiny_config(tmp_path / "run", "DATASETS.CUSTOM", str([str(place / "mine.yaml")]))
+
+    for place in (tmp_path / "before", tmp_path / "after"):
+        (place / "run").mkdir(parents=True)
+        (place / "mine.yaml").write_text(MINE)
+        folder, cfg = RunFolder(tmp_path / "before" / "run"), config(place)
+        folder.check_usable(cfg, resume=place.name == "after")
+        folder.write_config(cfg)
+        DatasetCatalog.remove("mine_train")
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "a: [", "\0"])
