@@ -81,7 +81,6 @@ def load_config(
     word = _early("KD.RECIPE", {"KD.RECIPE": recipe} if recipe is not None else {}, pairs, given)
     method = read_keys(str(recipe_path(word))) if word else {}
 
-    cfg = get_cfg()
     named_here = _plugins(pairs)
     plugins = [*_plugins(method), *_plugins(given), *named_here]
     if allow_plugins is not True:
@@ -90,6 +89,7 @@ def load_config(
         refused = set(plugins).difference(named_here, allowed)
         _refuse_plugins(config_file or word, refused, flag=allow_plugins is False)
     _import(plugins)
+    cfg = get_cfg()
     add_fakd_config(cfg)  # with a node for every loss, those of the plugins among them
     if recipe is not None:
         # The file's distillation keys were meant for its own recipe.
@@ -110,9 +110,16 @@ def load_config(
     if config_file and "OUTPUT_DIR" not in named:
         cfg.OUTPUT_DIR = own_folder(config_file, word)
     cfg.PLUGINS = tuple(dict.fromkeys(plugins))  # of all sources: what each of them names must be found again
-    custom = cfg.DATASETS.CUSTOM or ()
+    _register_own_data(cfg)
+    _read_training_set(cfg, named)
+    _match_registry_weights(cfg, named)
+    check_channels(cfg)
+    return cfg
+
+
+def _register_own_data(cfg: CfgNode) -> None:
     # Absolute, because a process elsewhere that is given this config registers them again.
-    paths = tuple(str(Path(path).expanduser().resolve()) for path in custom)
+    paths = tuple(str(Path(path).expanduser().resolve()) for path in cfg.DATASETS.CUSTOM or ())
     cfg.DATASETS.CUSTOM = paths or None
     try:
         register_custom(paths)
@@ -121,10 +128,6 @@ def load_config(
             raise
         # A run's config knows its classes: its network serves where the data is not.
         logger.warning(f"{error} Without it no dataset of that file can be read.")
-    _read_training_set(cfg, named)
-    _match_registry_weights(cfg, named)
-    check_channels(cfg)
-    return cfg
 
 
 def own_folder(config_file: str, recipe: str) -> str:
