@@ -20,7 +20,7 @@ from fakd.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-_RANGE = re.compile(r"\.(?:input|output)_range\.\w+$")
+RANGE = re.compile(r"\.(?:input|output)_range\.\w+$")
 _RUN_FILE = re.compile(r"model_\d{7}\.pth")
 
 
@@ -176,7 +176,7 @@ class Checkpointer(DetectionCheckpointer):
         num_keys = len(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         # A float network's file has no ranges of int8: the first batch sets them.
-        incompatible.missing_keys[:] = [k for k in incompatible.missing_keys if not _RANGE.search(k)]
+        incompatible.missing_keys[:] = [k for k in incompatible.missing_keys if not RANGE.search(k)]
         if num_keys and len(incompatible.unexpected_keys) + len(incompatible.incorrect_shapes) >= num_keys:
             raise ValueError(
                 f"None of the {num_keys} weights in the file fits the model (the first: "

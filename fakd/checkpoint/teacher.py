@@ -6,13 +6,15 @@ from typing import Any
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
-from .checkpointer import load_tensors, not_finite
+from .checkpointer import RANGE, load_tensors, not_finite
 
 _SHOWN = 5
 
 
 def load_teacher(model: nn.Module, path: str, config_file: str = "", allow_pickle: bool = False) -> None:
     """Loads weights whose keys must be exactly those of the model.
+
+    The ranges of int8 in a file of DEPLOY.QAT may be more: a network that has none computes in float.
 
     Args:
         model: a network, not wrapped.
@@ -36,7 +38,7 @@ def load_teacher(model: nn.Module, path: str, config_file: str = "", allow_pickl
     own = model.state_dict()
     # Converted checkpoints often lack this counter, which nothing reads once momentum is set.
     missing = [k for k in own if k not in weights and not k.endswith("num_batches_tracked")]
-    unknown = [k for k in weights if k not in own]
+    unknown = [k for k in weights if k not in own and not RANGE.search(k)]
     shapes = [
         f"{k}: {_shape(weights[k])} in the file, {tuple(own[k].shape)} in the model"
         for k in own

@@ -15,7 +15,9 @@ from fakd.config import NO_RECIPE, load_config
 from fakd.config.setup import flat_keys
 from fakd.data.datasets.custom import read_custom
 from fakd.modeling import Distiller, Segmentor
-from fakd.modeling.build import build_distill_losses, build_segmentor, build_teacher
+from fakd.modeling.build import build_distill_losses, build_segmentor
+from fakd.modeling.cached_teacher import CachedTeacher
+from fakd.modeling.distiller import find_teacher
 
 from .main import run
 from .run_folder import numbered_folder
@@ -115,17 +117,26 @@ def _given_networks(cfg: CfgNode, student: Network, teacher: Network) -> Distill
     """The model, where not both networks are said by the config."""
     if not isinstance(student, Segmentor) and not isinstance(teacher, CfgNode | Segmentor):
         return None
+    if cfg.KD.TEACHER.CACHE and isinstance(teacher, CfgNode | Segmentor):
+        raise ValueError(
+            "KD.TEACHER.CACHE holds the maps of the teacher that wrote it: name that teacher's run in place "
+            "of a network, or leave out the cache."
+        )
     device = torch.device(cfg.MODEL.DEVICE)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)  # as a run does before it builds
+    other: Segmentor | CachedTeacher
     own = student.to(device) if isinstance(student, Segmentor) else build_segmentor(cfg)
     if isinstance(teacher, CfgNode):
         other = _trained(teacher, cfg)
     else:
-        other = teacher.to(device) if isinstance(teacher, Segmentor) else build_teacher(cfg)
+        other = teacher.to(device) if isinstance(teacher, Segmentor) else find_teacher(cfg)
+    losses = build_distill_losses(cfg, own.spec, other.spec)
+    if isinstance(other, CachedTeacher):
+        other.check(losses.values(), own.spec)
     return Distiller(
         student=own,
         teacher=other,
-        losses=build_distill_losses(cfg, own.spec, other.spec),
+        losses=losses,
         teacher_scale=cfg.KD.TEACHER.SCALE,
         pseudo_confidence=cfg.KD.PSEUDO_CONFIDENCE,
     )

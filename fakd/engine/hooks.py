@@ -27,6 +27,18 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return getattr(model, "module", model)
 
 
+def share_buffers(network: nn.Module) -> None:
+    """Gives all ranks the main process's buffers, which are the ones saved.
+
+    Each rank's batch norm has statistics of its own part of the batches, unless SYNC_BN shares them.
+    """
+    if comm.get_world_size() > 1:
+        saved = {name for name, _ in getattr(network, "student", network).named_buffers()}
+        for name, buffer in network.state_dict().items():
+            if name in saved:
+                torch.distributed.broadcast(buffer, src=0)
+
+
 class StepSeed(HookBase):
     """Makes all random numbers of a step a function of seed, iteration and rank.
 
@@ -123,9 +135,15 @@ class Budget(HookBase):
     def before_train(self) -> None:
         self._length = self.trainer.max_iter
         self._set(self.trainer.iter, agree=True)
+        if self._seconds_spent >= 1 and self.trainer.iter > 0:  # resumed in its last evaluation
+            self.trainer.max_iter = self.trainer.iter
+        self._evaluated = self.trainer.last_metrics
         self._tell = getattr(unwrapped(self.trainer.model), "set_progress", None)
 
     def before_step(self) -> None:
+        if self.trainer.last_metrics is not self._evaluated:  # which has taken time
+            self._evaluated = self.trainer.last_metrics
+            self._set(self.trainer.iter, agree=True)
         if self._tell is not None:
             self._tell(self.spent)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from torch import nn
 
 from fakd.modeling import Distiller, Segmentor
 from fakd.modeling.quantized import ActivationRange, begin, convolutions, prepare
 
-from .hooks import BestCheckpointer, unwrapped
+from .hooks import BestCheckpointer, share_buffers, unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ class SwitchToInt8(HookBase):
 
     def __init__(self, share: float, spent: Callable[[], float], best: BestCheckpointer | None) -> None:
         self._start, self._spent, self._best = 1 - share, spent, best
-        self._begun = False
+        self._begun = self._resumed = False
 
     def before_train(self) -> None:  # a run resumed behind its last step is evaluated alone
         self.before_step()
@@ -59,10 +62,31 @@ class SwitchToInt8(HookBase):
             return
         self._begun = True
         network = unwrapped(self.trainer.model)
-        resumed = all(m.known for m in network.modules() if isinstance(m, ActivationRange))
+        share_buffers(network)  # the statistics of batch norms, which now stay as they are
         begin(network)
-        if not resumed:
+        if not self._resumed:
             if self._best is not None:
                 self._best.forget()
             count = len(convolutions(network))
             logger.info(f"From iteration {self.trainer.iter} on {count} convolutions compute as in int8.")
+
+    def after_step(self) -> None:
+        if self._begun and comm.get_world_size() > 1:
+            _share_ranges(unwrapped(self.trainer.model))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"begun": self._begun}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self._resumed = state["begun"]
+
+
+def _share_ranges(network: nn.Module) -> None:
+    """Gives all ranks the main process's, which are saved: each has observed its part of the batch."""
+    ranges = [m for m in network.modules() if isinstance(m, ActivationRange)]
+    values = [value for m in ranges for value in (m.low, m.high, m.scale, m.zero_point)]  # (1,) each
+    together = torch.cat([value.float() for value in values])
+    torch.distributed.broadcast(together, src=0)
+    for value, shared in zip(values, together, strict=True):
+        value.copy_(shared)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fakd.data import build_train_loader
 from fakd.structures import SegOutput
 
+from .check import check_config
 from .device import on_device
 from .logs import file_logging, run_logging
 from .result import finish_run
@@ -91,7 +92,8 @@ def run_side_by_side(runs: Sequence[SharedTeacherRun]) -> None:
     ``error`` and the others go on. Finished ones are left as they are.
 
     Raises:
-        ValueError: the runs cannot share a teacher's forward pass, or a folder may not be used.
+        ValueError, KeyError, OSError: the runs cannot share a teacher's forward pass, or a config or a folder
+            is not usable.
         torch.OutOfMemoryError: there is no room for so many students.
     """
     parts = {sharing_key(run.cfg) for run in runs}
@@ -99,6 +101,7 @@ def run_side_by_side(runs: Sequence[SharedTeacherRun]) -> None:
         raise ValueError("These runs cannot be packed: they differ in teacher, data, batch, seed or length.")
     with stop_on_signals(), run_logging("", quiet=True), contextlib.ExitStack() as held:
         for run in runs:
+            check_config(run.cfg)
             held.enter_context(run.folder.claimed(run.cfg, run.resume))
             held.enter_context(file_logging(run.cfg.OUTPUT_DIR, functools.partial(_concerns, run)))
         with on_device(runs[0].cfg.MODEL.DEVICE):
@@ -146,7 +149,7 @@ class _SideBySide:
                     finish_run(trainer, run.folder, run.method, run.config_file, packed=len(self._members))
 
     def _steps(self) -> None:
-        cfg = self._members[0][0].cfg
+        cfg = self._members[0][1].cfg  # as the trainer scales it
         start = min(trainer.start_iter for _, trainer in self._members)
         batches = iter(build_train_loader(cfg, start * cfg.SOLVER.IMS_PER_BATCH))
         for iteration in range(start, cfg.SOLVER.MAX_ITER):

@@ -16,7 +16,7 @@ from torch import nn
 from fakd.checkpoint import zoo
 from fakd.data import build_test_loader
 from fakd.data.selection import evenly_spaced
-from fakd.evaluation import SegEvaluator
+from fakd.evaluation import SegEvaluator, as_tested
 from fakd.files import atomic_write
 from fakd.validation import parse, read_json
 
@@ -97,6 +97,6 @@ def _evaluate_some(teacher: nn.Module, cfg: CfgNode, num_images: int) -> tuple[f
     records = get_detection_dataset_dicts([name], filter_empty=False)
     chosen = evenly_spaced(records, num_images)
     loader = build_test_loader(cfg, name, chosen)
-    results = inference_on_dataset(teacher, loader, SegEvaluator(name))
+    results = inference_on_dataset(as_tested(teacher, cfg), loader, SegEvaluator(name))
     miou = results["sem_seg"]["mIoU"] if comm.is_main_process() else 0.0
     return comm.all_gather(miou)[0], len(chosen)

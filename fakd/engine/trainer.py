@@ -37,6 +37,7 @@ from .hooks import (
     SaveState,
     StepSeed,
     StopOnSignal,
+    share_buffers,
     unwrapped,
 )
 from .logging_hooks import CovarianceScalars, ModelScalars, ProgressBar, Writers
@@ -195,7 +196,7 @@ class Trainer(DefaultTrainer):
         ]
         # What is compiled is so for training and one size of images.
         with self.checkpointer.as_tested(), torch.compiler.set_stance("force_eager"):
-            _share_buffers(unwrapped(self.model))
+            share_buffers(unwrapped(self.model))
             results = self._last_eval_results = self.test(self.cfg, self.model, evaluators)
         self.last_metrics = Metrics.of_evaluators(self.cfg.DATASETS.TEST, results)
         self.last_confusion = {name: counter.confusion for name, counter in counters.items()}
@@ -306,18 +307,6 @@ def build_trainer(
             check_teacher(model.teacher.network, cfg)
         quicken(model, trainer.cfg, resumed=trainer.start_iter > 0)
     return trainer
-
-
-def _share_buffers(network: nn.Module) -> None:
-    """Gives all ranks the main process's buffers, which are the ones saved.
-
-    Each rank's batch norm has statistics of its own part of the batches, unless SYNC_BN shares them.
-    """
-    if comm.get_world_size() > 1:
-        saved = {name for name, _ in getattr(network, "student", network).named_buffers()}
-        for name, buffer in network.state_dict().items():
-            if name in saved:
-                torch.distributed.broadcast(buffer, src=0)
 
 
 def _check_batch(cfg: CfgNode, network: nn.Module) -> None:

@@ -84,6 +84,9 @@ def load_detectron2_teacher(
 ) -> Segmentor:
     """A teacher from a config of detectron2's DeepLab project and its checkpoint, every key of which fits.
 
+    Args:
+        weights: a file; "" for none.
+
     Raises:
         ValueError: a weight is missing, unknown or of another shape.
     """
@@ -92,5 +95,6 @@ def load_detectron2_teacher(
     cfg.merge_from_file(config_file, allow_unsafe=False)  # by default a yaml may name Python objects
     cfg.MODEL.DEVICE = device
     model = build_model(cfg)
-    load_teacher(model, weights, config_file, allow_pickle)
+    if weights:
+        load_teacher(model, weights, config_file, allow_pickle)
     return wrap_detectron2(model, cfg.INPUT.FORMAT)

@@ -26,6 +26,16 @@ from .teacher import FrozenTeacher
 logger = logging.getLogger(__name__)
 
 
+def find_teacher(cfg: CfgNode) -> Segmentor | CachedTeacher:
+    """The teacher of a config, or what it has said already (KD.TEACHER.CACHE).
+
+    Raises:
+        ValueError, OSError: see :func:`fakd.modeling.build.build_teacher`, or the cache is not usable.
+    """
+    cache = cfg.KD.TEACHER.CACHE
+    return CachedTeacher(ViewCache(cache)) if cache else build_teacher(cfg)
+
+
 @META_ARCH_REGISTRY.register()
 class Distiller(nn.Module):
     """Trains a student beside a frozen teacher; in evaluation and in checkpoints it is the student.
@@ -89,8 +99,7 @@ class Distiller(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """The arguments, from the student's config; the teacher has its own in KD.TEACHER."""
         student = build_segmentor(cfg)
-        cache = cfg.KD.TEACHER.CACHE
-        teacher = CachedTeacher(ViewCache(cache)) if cache else build_teacher(cfg)
+        teacher = find_teacher(cfg)
         losses = build_distill_losses(cfg, student.spec, teacher.spec)
         if isinstance(teacher, CachedTeacher):
             teacher.check(losses.values(), student.spec)

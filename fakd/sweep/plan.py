@@ -20,7 +20,7 @@ from fakd.losses import DistillLoss
 from fakd.modeling import Distiller, Segmentor
 from fakd.modeling.backbone_teacher import backbone_teacher, check_backbone_weights
 from fakd.modeling.build import build_distill_losses, build_segmentor
-from fakd.modeling.detectron2_teacher import is_detectron2_config
+from fakd.modeling.detectron2_teacher import is_detectron2_config, load_detectron2_teacher
 
 from .search import Search, axes_of, points
 from .spec import Pair, Spec, Teacher
@@ -299,15 +299,23 @@ def _teacher_on_meta(options: CfgNode, trial: Trial | None, networks: dict[str, 
     if options.BACKBONE:
         check_backbone_weights(options.BACKBONE, options.WEIGHTS)
         return backbone_teacher(options.BACKBONE)
+    if is_detectron2_config(options.CONFIG_FILE):
+        _check_file(options.WEIGHTS)
+        with torch.device("cpu"):  # means and deviations are read of it
+            return load_detectron2_teacher(options.CONFIG_FILE, "", "cpu")
     return _network(_on_meta(_teacher_config(options, trial)), networks)
 
 
 def _teacher_config(options: CfgNode, trial: Trial | None) -> CfgNode:
     if trial is not None:
         return trial.config()
-    if "://" not in options.WEIGHTS and not Path(options.WEIGHTS).is_file():
-        raise FileNotFoundError(f"there are no teacher's weights at '{options.WEIGHTS}'.")
+    _check_file(options.WEIGHTS)
     return load_config(options.CONFIG_FILE, [], NO_RECIPE)
+
+
+def _check_file(weights: str) -> None:
+    if "://" not in weights and not Path(weights).is_file():
+        raise FileNotFoundError(f"there are no teacher's weights at '{weights}'.")
 
 
 def _on_meta(cfg: CfgNode) -> CfgNode:

@@ -3,6 +3,8 @@
 import pytest
 from detectron2.engine import HookBase
 
+from fakd.engine import Trainer
+
 from .conftest import assert_same_weights, weights
 
 SECONDS = 8
@@ -47,3 +49,19 @@ def test_iterations_count_where_they_are_sooner_over(tmp_path, tiny, monkeypatch
     tick = Tick(monkeypatch)
     tiny(tmp_path, "SOLVER.MAX_ITER", 4, extra_hooks=[tick], max_seconds=1000)
     assert [share for _, share in tick.seen.values()] == [0, 0.25, 0.5, 0.75]
+
+
+def test_a_run_that_ended_in_its_last_evaluation_is_evaluated_alone(tmp_path, tiny, monkeypatch):
+    tick = Tick(monkeypatch)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power"):
+        patch.setattr(Trainer, "test", fails)
+        tiny(tmp_path, "SOLVER.MAX_ITER", 100, extra_hooks=[tick], max_seconds=4)
+    before = weights(tmp_path / "model_final.pth")
+    again = Tick(monkeypatch)
+    tiny(tmp_path, "SOLVER.MAX_ITER", 100, extra_hooks=[again], max_seconds=4, resume=True)
+    assert len(tick.seen) == 4 and not again.seen
+    assert_same_weights(weights(tmp_path / "model_final.pth"), before)
+
+
+def fails(*given):
+    raise RuntimeError("the power is gone")

@@ -66,5 +66,7 @@ def test_what_cannot_be_distilled_is_refused(teacher, tmp_path):
         fakd.distill(CONFIG, Path(teacher[3]).parent, method="student", output=tmp_path)
     with pytest.raises(FileNotFoundError, match="DATASETS.CUSTOM: there is no file '.*absent.yaml'"):
         fakd.distill(CONFIG, Path(teacher[3]).parent, tmp_path / "absent.yaml", output=tmp_path)
+    with pytest.raises(ValueError, match="KD.TEACHER.CACHE holds the maps of the teacher that wrote it"):
+        fakd.distill(CONFIG, network(tmp_path), output=tmp_path, opts=["KD.TEACHER.CACHE", str(tmp_path)])
     with pytest.raises(ValueError, match="already holds a finished run"):
         fakd.distill(CONFIG, Path(teacher[3]).parent, method="pd", output=Path(teacher[3]).parent)

@@ -8,13 +8,15 @@ import pandas as pd
 import pytest
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
+from ranks import on_ranks
 
 from fakd.deploy import int8_study
 from fakd.deploy.exported import load_exported
 from fakd.deploy.formats import FORMATS
 from fakd.deploy.source import load_student, read_source
 from fakd.deploy.student import export_student
-from fakd.engine import load_trained
+from fakd.engine import Trainer, load_trained, run
 from fakd.modeling.quantized import ActivationRange, convolutions
 
 from .conftest import CONFIG, assert_same_weights, tiny_config, weights
@@ -35,8 +37,6 @@ class Stops(HookBase):
 @pytest.fixture(scope="module")
 def finished(plugin, teacher, tmp_path_factory):
     """The user's way: a float run, then a few iterations of int8 beside the teacher."""
-    from fakd.engine import run
-
     folder = tmp_path_factory.mktemp("int8")
     run(tiny_config(folder / "float", "SOLVER.BASE_LR", 0.1, "SOLVER.MAX_ITER", 30))
     start = ["MODEL.WEIGHTS", folder / "float" / "model_final.pth", "SOLVER.MAX_ITER", 4]
@@ -135,6 +135,56 @@ def test_the_best_weights_are_those_of_int8(tiny, tmp_path):
     assert torch.load(tmp_path / "model_best.pth")["iteration"] >= 9
 
 
+def test_what_was_best_in_float_is_forgotten_where_the_first_weights_were_of_int8(finished, tiny, tmp_path):
+    start = ["MODEL.WEIGHTS", finished[0] / "model_final.pth", "SOLVER.BASE_LR", 1e-8]
+    tiny(tmp_path, *QAT, *start, "DEPLOY.QAT.SHARE", 0.25, "TEST.EVAL_PERIOD", 3)
+    assert torch.load(tmp_path / "model_best.pth")["iteration"] >= 9
+
+
+def test_an_evaluation_that_takes_the_rest_of_the_time_leaves_a_step_of_int8(tiny, tmp_path, monkeypatch):
+    """A step takes a second, an evaluation fifteen of the twenty."""
+    now = [100.0]
+    monkeypatch.setattr("fakd.engine.hooks.perf_counter", lambda: now[0])
+    evaluate = Trainer._evaluate
+
+    def slowly(self):
+        now[0] += 15
+        return evaluate(self)
+
+    monkeypatch.setattr(Trainer, "_evaluate", slowly)
+
+    class Ticks(HookBase):
+        def before_step(self):
+            now[0] += 1
+
+    limits = {"max_seconds": 20, "extra_hooks": [Ticks()]}
+    tiny(tmp_path, *QAT, "DEPLOY.QAT.SHARE", 0.2, "TEST.EVAL_PERIOD", 3, "SOLVER.MAX_ITER", 100, **limits)
+    network = load_trained(tiny_config(tmp_path, *QAT))
+    assert all(x.known for x in network.modules() if isinstance(x, ActivationRange))
+
+
+def test_a_run_of_int8_teaches_as_a_float_network(finished, tiny, tmp_path):
+    tiny(tmp_path, "KD.TEACHER.RUN", finished[0], "SOLVER.MAX_ITER", 2, recipe="pd")
+
+
+def train_on_two(folder):
+    evaluate = Trainer._evaluate
+
+    def keep(self):  # before the evaluation, which shares what is saved
+        state = {k: v for k, v in self.model.module.state_dict().items() if "auxiliary" not in k}
+        torch.save(state, folder / f"rank{comm.get_rank()}.pth")
+        return evaluate(self)
+
+    Trainer._evaluate = keep
+    run(tiny_config(folder, *QAT, "DEPLOY.QAT.SHARE", 0.5, "SOLVER.MAX_ITER", 4))
+
+
+def test_two_processes_train_the_network_that_is_saved(plugin, tmp_path):
+    on_ranks(train_on_two, 2, tmp_path)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_weights_from_before_the_switch_are_refused(tiny, tmp_path):
     options = [*QAT, "DEPLOY.QAT.SHARE", 0.25]
     with pytest.raises(RuntimeError, match="stopped"):
@@ -228,9 +278,9 @@ def study(tmp_path, monkeypatch):
 
     for name, stand_in in (("_in_float", measure), ("_as_file", measure), ("_train", train)):
         monkeypatch.setattr(int8_study, name, stand_in)
-    for run in runs:
-        run.mkdir(parents=True)
-        (run / int8_study.WEIGHTS).write_text(str(run))
+    for each in runs:
+        each.mkdir(parents=True)
+        (each / int8_study.WEIGHTS).write_text(str(each))
 
     def make(folders=runs, size=SIZE, opts=()):
         measured.clear()

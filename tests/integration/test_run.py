@@ -16,8 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fakd.data.datasets.colours import palette
 from fakd.data.datasets.toyscenes import CLASSES, draw_scene
 from fakd.engine import run
+from fakd.engine.teacher_check import check_teacher
 from fakd.files import read_lines
 from fakd.functional.confusion import metrics_from_confusion
+from fakd.modeling import Segmentor
+from fakd.modeling.build import build_teacher
 
 from .conftest import CONFIG, TRAIN_NET, assert_same_weights, tiny_config, weights
 
@@ -143,6 +146,18 @@ def test_what_is_not_finite_is_named_and_the_last_checkpoint_is_good(tiny, teach
     for written in (newest, tmp_path / "model_best.pth"):
         assert all(torch.isfinite(v).all() for v in weights(written).values())
     assert not (tmp_path / "model_final.pth").exists()
+
+
+def test_a_teacher_is_checked_in_the_windows_in_which_students_are_tested(teacher, monkeypatch):
+    shown = set()
+    encode = Segmentor.encode
+    monkeypatch.setattr(
+        Segmentor, "encode", lambda self, images: shown.add(tuple(images.shape[-2:])) or encode(self, images)
+    )
+    windows = ["TEST.WINDOW", "(48,64)", "TEST.STRIDE", "(48,64)", "KD.TEACHER.MIOU", 0.0]
+    cfg = tiny_config("", *teacher, *windows, recipe="cwd")
+    check_teacher(build_teacher(cfg).eval(), cfg)
+    assert shown == {(48, 64)}
 
 
 def test_a_bad_teacher_stops_the_run_before_the_first_step(tiny, teacher, tmp_path):

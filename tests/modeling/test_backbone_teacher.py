@@ -73,6 +73,14 @@ def test_images_are_resized_to_what_the_network_takes(name, size, shown):
     assert seen == [shown]
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_images_in_half_precision_are_resized_on_a_cpu(half):
+    backbone = TimmBackbone(name="resnet18", width=0.0625, any_size=True).to(half).eval()
+    backbone._fitting = lambda height, width: (32, 64)
+    maps = backbone(torch.rand(1, 3, 64, 80, dtype=half))
+    assert maps["res2"].shape[-2:] == (8, 16) and maps["res2"].dtype == half
+
+
 def test_without_the_option_a_patch_that_does_not_fit_is_an_error_that_names_it():
     with torch.device("meta"):
         backbone = TimmBackbone(name="vit_small_patch14_dinov2", output_stride=32).eval()

@@ -11,6 +11,8 @@ from fakd.config import load_config
 from fakd.modeling import Distiller
 from fakd.modeling.build import build_teacher
 from fakd.modeling.detectron2_teacher import Detectron2Head
+from fakd.sweep.plan import make_plan
+from fakd.sweep.spec import parse_spec
 
 TEACHER = """
 MODEL:
@@ -87,3 +89,10 @@ def test_a_teachers_config_that_is_no_yaml_is_named(tmp_path):
     broken.write_text("MODEL: [")
     with pytest.raises(ValueError, match=r"teacher\.yaml: cannot be read as yaml"):
         build_teacher(student_config(str(broken), "w.pth"))
+
+
+def test_a_sweep_is_planned_with_it(files, tmp_path):
+    config, weights, _ = files
+    given = {"base": "configs/toyscenes/student.yaml", "teacher": {"config": config, "weights": weights}}
+    plan = make_plan(parse_spec({**given, "methods": ["pd"]}), tmp_path / "out")
+    assert not plan.teachers and len(plan.trials) == 1

@@ -163,7 +163,9 @@ class TimmBackbone(Backbone):
                 f"{self.name}, which takes no others (MODEL.BACKBONE.ANY_SIZE).",
                 key="message",
             )
-            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+            # In float32, since CPUs have no half precision for it.
+            resized = F.interpolate(images.float(), size=size, mode="bilinear", antialias=True)
+            images = resized.to(images.dtype)
         try:
             maps = self.net(images)
         except (AssertionError, RuntimeError) as error:
