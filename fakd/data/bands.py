@@ -4,6 +4,7 @@ from types import ModuleType
 
 import cv2
 import numpy as np
+from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 
 from .images import DEEP_MODES, is_cut, load, open_image, raw_mode, read_image, shown_size
@@ -134,7 +135,7 @@ def _values(path: str) -> np.ndarray:
             if picture.mode == "P":
                 raise ValueError("its pixels are indices of a palette")
             deep, has_grey = is_cut(picture), raw_mode(picture).startswith("LA")
-            values = np.asarray(load(picture))  # which checks the file
+            values = np.asarray(detection_utils._apply_exif_orientation(load(picture)))  # and checks the file
         return _deep_colours(local, has_grey) if deep else values
     with _tifffile().TiffFile(local) as file:
         values, axes = file.series[0].asarray(), file.series[0].axes

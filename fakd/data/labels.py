@@ -6,12 +6,14 @@ from functools import partial
 import numpy as np
 from detectron2.data import Metadata
 
-from .images import load, open_image
+from .images import load, open_image, raw_mode
 
 #: PIL modes whose pixels are plain class ids; colour pictures would need a palette.
 INDEX_MODES = ("P", "L", "I", "I;16", "I;16B")
 #: PIL formats that change ids by compression. That webp has colours alone is told by its mode.
 _LOSSY = ("JPEG", "MPO")
+#: What Pillow multiplies the greys of 2 and 4 bits by, which a label has as ids.
+_STRETCHED = {"L;2": 85, "L;4": 17}
 
 
 def read_label(
@@ -64,7 +66,8 @@ def read_ids(path: str) -> np.ndarray:
                 "blends those of neighbouring pixels. Save the label as png, from the original and not "
                 "from this file."
             )
-        mode, label = picture.mode, np.array(load(picture))
+        mode, stretch = picture.mode, _STRETCHED.get(raw_mode(picture), 1)
+        label = np.array(load(picture))
     if mode not in INDEX_MODES:
         raise ValueError(
             f"The label file '{path}' has mode '{mode}', but class ids need a single-channel picture "
@@ -72,7 +75,7 @@ def read_ids(path: str) -> np.ndarray:
         )
     if label.dtype.kind == "i" and label.min(initial=0) < 0:
         raise ValueError(f"The label file '{path}' holds negative ids, down to {label.min()}.")
-    return label
+    return label if stretch == 1 else label // stretch
 
 
 def map_ids(label: np.ndarray, id_map: Mapping[int, int], path: str) -> np.ndarray:

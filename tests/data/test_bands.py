@@ -18,7 +18,7 @@ from fakd.config.checks import check_values
 from fakd.data import SemSegMapper
 from fakd.data.bands import array_size, is_array, read_array, read_shown
 from fakd.data.check import check_dataset
-from fakd.data.images import decode
+from fakd.data.images import decode, read_image
 from fakd.modeling.backbones.pretrained import load_pretrained
 from fakd.modeling.build import build_segmentor
 
@@ -100,6 +100,17 @@ def test_a_png_of_16_bits_in_colour_keeps_all_of_them(tmp_path, kind, channels, 
     found = read_array(path, asked)
     assert found.dtype == np.float32 and np.array_equal(found, DEEP[..., :asked])
     assert read_shown(path).shape == (40, 56, 3)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_grey_picture_is_turned_as_one_in_colour_is(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    values = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    Image.fromarray(values).save(tmp_path / "grey.png", exif=exif)
+    grey = read_array(str(tmp_path / "grey.png"), 1)
+    np.testing.assert_array_equal(grey[..., 0], read_image(str(tmp_path / "grey.png"))[..., 0])
+    assert array_size(str(tmp_path / "grey.png")) == grey.shape[1::-1]
 
 
 def test_a_damaged_png_of_16_bits_is_named(tmp_path):
