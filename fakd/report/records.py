@@ -89,7 +89,9 @@ def write_lines(paths: Sequence[str | Path], file: str | Path) -> tuple[int, lis
     configs = {run.digest for _, run in _parsed(file, []) if run.config} if file.exists() else set()
     lines = []
     for run in runs:
-        if run.place not in known and run.digest:
+        if not run.digest:
+            problems.append(f"{run.source}: its folder holds no config any more, and none is kept without.")
+        elif run.place not in known:
             lines.append(run.line(run.digest not in configs) + "\n")
             configs.add(run.digest)
     file.parent.mkdir(parents=True, exist_ok=True)

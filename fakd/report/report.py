@@ -194,7 +194,13 @@ def _side_by_side(paths: Sequence[str | Path], baseline: str | Path | None, data
     columns: list[tuple[str, RunTable]] = []
     problems: list[str] = []
     for path in paths:
-        found, told = _first(*read_tables([path], baseline), dataset)
+        try:
+            found, told = _first(*read_tables([path], baseline), dataset)
+        except ValueError as error:  # this path has no such baseline or test set
+            if path == paths[-1] and not columns:
+                raise
+            problems.append(f"{path}: {error}")
+            continue
         title = _title([path], found) if (Path(path) / "sweep.json").exists() else Path(path).stem
         columns += [(f"{title} ({table.label})" if table.label else title, table) for table in found]
         problems += told

@@ -210,7 +210,7 @@ def _name(runs: list[FinishedRun], problems: list[str]) -> list[tuple[str, Finis
     for run in runs:
         values = deciding_values(run.config) | {"max_seconds": run.max_seconds} if run.config else {}
         kinds.setdefault(run.label, {}).setdefault(run.digest, values)
-    teachers: dict[str, str] = {}  # names by identity
+    teachers: dict[str, tuple[str, int]] = {}  # names and seeds by identity
     named: dict[tuple[str, int], FinishedRun] = {}
     for run in sorted(runs, key=lambda run: run.label != TEACHER):
         configs = kinds[run.label]
@@ -220,16 +220,19 @@ def _name(runs: list[FinishedRun], problems: list[str]) -> list[tuple[str, Finis
         tag = told if len(varying) <= _MAX_KEYS else elsewhere
         name = f"{run.label} ({tag})" if varying else run.label
         if run.label == TEACHER:
-            teachers[run.identity] = name
+            teachers[run.identity] = name, run.seed
         twin = named.setdefault((name, run.seed), run)
         if twin is not run:
             problems.append(f"{run.source}: has the name and seed of {twin.source}, which is shown instead.")
     return [(name, run) for (name, _), run in named.items()]
 
 
-def _value(key: str, value: Any, teachers: dict[str, str]) -> str:
+def _value(key: str, value: Any, teachers: dict[str, tuple[str, int]]) -> str:
     if key == "KD.TEACHER.WEIGHTS" and (known := teachers.get(str(value).partition("/")[0])):
-        return known.replace(" (", " ").removesuffix(")")
+        name, seed = known
+        told = name.replace(" (", " ").removesuffix(")")
+        alike = sum(other == name for other, _ in teachers.values()) > 1  # a name tells no seeds apart
+        return f"{told} seed {seed}" if alike else told
     return f"{key.rsplit('.', 1)[-1]} {value}"
 
 

@@ -202,7 +202,7 @@ def class_texts(table: RunTable, shares: pd.Series | None) -> pd.DataFrame:
     if shares is not None:
         columns["% of pixels"] = [f"{share:.3g}" for share in shares]
     columns |= {name: [mean_std(by_seed[name, c]) for c in means.index] for name in means}
-    for name in table.methods if table.baseline in means else ():
+    for name in [n for n in table.methods if n in means] if table.baseline in means else ():
         differences = [paired_difference(by_seed[name, c], by_seed[table.baseline, c]) for c in means.index]
         gained = means[name] - means[table.baseline]
         columns[f"{name} − {table.baseline}"] = [

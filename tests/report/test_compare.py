@@ -79,6 +79,18 @@ def test_students_of_two_teachers_are_told_apart(runs):
     assert table.baseline == "student"
 
 
+def test_students_of_teachers_of_two_seeds_are_told_apart(tmp_path):
+    """As of two sweeps, each with a teacher of its own."""
+    for seed in (0, 7):
+        teacher = finished(tmp_path, "student", seed, 60.0, "MODEL.BACKBONE.WIDTH", "0.5", name=f"big{seed}")
+        weights = str(teacher / "model_final.pth")
+        finished(tmp_path, "cwd", 0, 44.0, "KD.TEACHER.WEIGHTS", weights, name=f"cwd{seed}")
+    finished(tmp_path, "student", 0, 41.0)
+    table, problems = read(tmp_path)
+    assert table.methods == ["cwd (teacher seed 0)", "cwd (teacher seed 7)"]
+    assert not [problem for problem in problems if "instead" in problem]
+
+
 def test_what_cannot_be_compared_is_named_with_its_remedy(runs, tmp_path):
     with pytest.raises(FileNotFoundError, match="No folder .*absent': give folders that training left"):
         read_tables([runs / "absent"])
@@ -179,6 +191,23 @@ def test_a_report_goes_by_the_test_set_that_is_asked_for(tmp_path):
     assert set(Context(table).confusions) == {"student", "pd"} and Context(other).confusions == {}
     with pytest.raises(ValueError, match="No run was tested on 'camvid_test'. Tested on: camvid_val, toy"):
         write_report([tmp_path / "runs"], tmp_path / "out", dataset="camvid_test")
+
+
+def test_a_run_without_the_test_set_that_is_asked_for_is_left_out_of_its_sections(tmp_path):
+    both = ("toyscenes_val", "camvid_val")
+    for run, sets in (("student", both), ("pd", both), ("cwd", both[:1])):
+        finished(tmp_path / "runs", run, 0, 50.0, datasets=sets)
+    write_report([tmp_path / "runs"], tmp_path / "out", num_images=0, dataset="camvid_val")
+    section = (tmp_path / "out" / "report.md").read_text().partition("Per class")[2]
+    assert "pd − student" in section and "cwd − student" not in section
+    # Side by side, a folder without the set is left out, unless that leaves none.
+    for name in ("one", "two"):
+        finished(tmp_path / name, "student", 0, 50.0, datasets=both if name == "one" else both[:1])
+    given = {"side_by_side": True, "dataset": "camvid_val"}
+    write_report([tmp_path / "one", tmp_path / "two"], tmp_path / "out", **given)
+    assert "two: No run was tested on 'camvid_val'" in (tmp_path / "out" / "report.md").read_text()
+    with pytest.raises(ValueError, match="No run was tested on 'camvid_val'"):
+        write_report([tmp_path / "two"], tmp_path / "out", **given)
 
 
 def test_a_report_from_lines_is_that_from_folders_but_for_what_lines_cannot_hold(runs, tmp_path):

@@ -55,6 +55,12 @@ def test_only_what_is_missing_is_added(runs, tmp_path):
     assert len(read_runs([file, runs])[0]) == 6 and read_runs([file, runs])[1] == problems
 
 
+def test_a_run_whose_config_is_gone_is_named_and_not_kept(runs, tmp_path):
+    (runs / "student" / "seed0" / "config.yaml").unlink()
+    added, problems = write_lines([runs / "student" / "seed0"], tmp_path / "a.jsonl")
+    assert added == 0 and "seed0: its folder holds no config any more" in problems[0]
+
+
 BROKEN = {
     b'{"torn': "no JSON",
     b"\xff": "no JSON",
