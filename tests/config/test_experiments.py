@@ -145,6 +145,6 @@ def test_the_values_of_a_pair_are_those_of_all_tables_by_run():
     values = read_paper("FAKD").values("ade20k/pspnet_r18")
     assert values["fakd_paper"] == {"mIoU": 35.30, "mAcc": 44.06}
     assert values["fakd_paper-lambda=2.5"] == {"mIoU": 31.95, "mAcc": 39.04}
-    assert values["fakd_pd"]["mIoU"] == 32.84 and values["teacher"]["mIoU"] == 44.39
+    assert values["fakd_pd_paper"]["mIoU"] == 32.84 and values["teacher"]["mIoU"] == 44.39
     assert read_paper("FAKD").values("ade20k/nothing") == {}
     assert read_paper("CIRKD").values("camvid/pspnet_r18")["skds_cirkd"] == {"best mIoU": 67.83}

@@ -27,7 +27,7 @@ BUDGETS = {
     "configs/toyscenes/student.yaml": {"MAX_ITER: 600": "MAX_ITER: 2"},
     "configs/camvid/student.yaml": {"MAX_ITER: 600": "MAX_ITER: 2"},
     "projects/FAKD/sweeps/toyscenes_table4.yaml": {
-        "[student, pd, fakd_pd, cwd_mmseg, fakd_paper, fakd]": "[student, fakd]",
+        "[student, pd, fakd_pd, fakd_pd_paper, cwd_mmseg, fakd_paper, fakd]": "[student, fakd]",
         "seeds: [0, 1, 2]": "seeds: [0]",
     },
 }

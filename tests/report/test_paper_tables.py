@@ -32,7 +32,8 @@ def test_the_paper_s_values_are_of_the_experiments_there_are(project, monkeypatc
     experiments = set(read_experiments(project))
     assert named <= experiments
     if project == "FAKD":  # CIRKD printed fewer methods on two datasets than run here
-        assert named == experiments and len(rows) == 16 + 2
+        assert experiments - named == {"ade20k/pspnet_r18/fakd_pd"}  # this project's form of Eq. 8
+        assert len(rows) == 16 + 2
 
 
 @pytest.fixture
