@@ -60,7 +60,7 @@ def main() -> None:
     options = {"recipes": args.recipes, "teacher": args.teacher, "iterations": args.iterations}
     options |= {"rate": args.rate, "formats": args.formats, "opts": args.opts}
     table = compare_int8(args.config_file, args.runs, args.output, tuple(args.size), **options)
-    with atomic_write(args.output.with_suffix(".csv"), "w") as file:
+    with atomic_write(Path(f"{args.output}.csv"), "w") as file:
         table.to_csv(file, index=False, float_format="%.3f")
     print(tabulate(means(table), "keys", "github", showindex=False))
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,13 @@ class RunFolder:
                 "without --resume."
             )
         old, new = self.config(), deciding_values(yaml.safe_load(cfg.dump()))
-        classes = flat_keys(read_yaml(self.config_file)).get("DATASETS.CLASSES")
+        there = flat_keys(read_yaml(self.config_file))
+        for key in ("KD.TEACHER.CONFIG_FILE", "KD.TEACHER.WEIGHTS"):
+            # A teacher in the same sweep or project moves with the run.
+            before, now = str(old[key]), str(new[key])
+            if before and _seen_from(there["OUTPUT_DIR"], before) == _seen_from(cfg.OUTPUT_DIR, now):
+                old[key] = now
+        classes = there.get("DATASETS.CLASSES")
         if classes:  # runs of earlier versions have none
             old["DATASETS.CLASSES"], new["DATASETS.CLASSES"] = classes, [*cfg.DATASETS.CLASSES]
         differing = [
@@ -237,6 +244,10 @@ def changed_values(config: Mapping[str, Any]) -> dict[str, Any]:
     """Those of :func:`deciding_values` that are no defaults: a new key leaves them as they are."""
     defaults = _defaults(tuple(name for name, _ in DISTILL_LOSS_REGISTRY))
     return {key: value for key, value in deciding_values(config).items() if value != defaults.get(key, ...)}
+
+
+def _seen_from(folder: str, file: str) -> str:
+    return file if "://" in file else os.path.relpath(file, folder)
 
 
 @functools.cache

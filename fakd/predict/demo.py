@@ -138,14 +138,14 @@ class Demo:
 def find_inputs(given: Sequence[str]) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
     """Pictures and videos with the names of their results, of paths of files and folders.
 
-    A file is a video by its ending, else a picture. Of a folder those files count that PIL or OpenCV may read
-    by their ending, those of sub-folders too, whose names their results keep.
+    A file is a video by its ending, else a picture. Of a folder those files count that PIL, OpenCV or numpy
+    may read by their ending, those of sub-folders too, whose names their results keep.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder holds nothing to show.
         ValueError: two inputs would be written under one name.
     """
-    endings = {*Image.registered_extensions(), *VIDEOS}
+    endings = {*Image.registered_extensions(), *VIDEOS, ".npy"}
     found: list[tuple[Path, str]] = []
     for path in map(Path, given):
         if path.is_dir():

@@ -174,6 +174,8 @@ def _describe(predictor: Predictor, files: Sequence[tuple[Path, str]], path: Pat
     }
     with atomic_write(path, "w") as file:
         content = {"classes": classes, "ignore_label": ignore_label, "splits": {"train": split}}
+        if predictor.channels != 3:
+            content["channels"] = predictor.channels
         yaml.safe_dump(content, file, sort_keys=False)
     (name,) = register_custom([str(path)])
     records = load_custom(read_custom(str(path)), "train")

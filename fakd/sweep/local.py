@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from fakd.errors import message_of
 
-from .events import events_file, last
+from .events import events_file, is_open, last
 from .executor import Executor, Pack, check_folder
 from .plan import Plan, make_plan
 from .spec import Spec
@@ -79,6 +79,8 @@ class _LocalExecutor(Executor):
 
     def _record_error(self, pack: Pack, error: Exception) -> None:
         for trial in pack:
+            if not is_open(events_file(self.output, trial.folder)):
+                continue
             try:
                 record_error([events_file(self.output, trial.folder)], "failed", error)
             except OSError:

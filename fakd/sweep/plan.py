@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 
 from fakd.config import NO_RECIPE, load_config
 from fakd.engine.check import check_config
+from fakd.engine.run_folder import RunFolder
 from fakd.errors import message_of
 from fakd.files import shipped
 from fakd.losses import DistillLoss
@@ -146,14 +147,16 @@ class _Planner:
         values = {**self._spec.opts, **teacher.opts}
         if teacher.weights:
             values["MODEL.WEIGHTS"] = _absolute(teacher.weights)
-        seed = self._spec.seeds[0]
+        there = RunFolder(self._output / TEACHERS / name / "trained")
+        # One that was begun before a seed was put in front of the others keeps its own.
+        seed = there.config()["SEED"] if there.config_file.is_file() else self._spec.seeds[0]
         trial = Trial(
             pair="",
             run=TEACHER,
             seed=seed,
             method=NO_RECIPE,
             config_file=_absolute(teacher.config),
-            opts=_opts(values, seed, self._output / TEACHERS / name / "trained"),
+            opts=_opts(values, seed, there.path),
             given=bool(teacher.weights),
         )
         self._teachers[name] = teacher, trial
@@ -194,7 +197,7 @@ def _opts(values: Mapping[str, Any], seed: int, folder: Path) -> tuple[str, ...]
 
 
 def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(shipped(path)).resolve())
+    return path if "://" in path else str(Path(shipped(path)).expanduser().resolve())
 
 
 def _check(plan: Plan, scheduler: str) -> None:

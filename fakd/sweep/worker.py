@@ -127,12 +127,17 @@ def run_trials(
     except Paused:
         append(files[trials[0]], "paused")
         return "paused"
+    passing = None
     for trial, problem in errors.items():
-        if problem is not None:
-            record_error([files[trial]], "failed", problem)
+        if problem is not None and (event := _end_of(problem)) is not None:
+            record_error([files[trial]], event, problem)
+        else:
+            passing = passing or problem
     for trial, file in files.items():
         if (result := RunFolder(trial.folder).result()) is not None:
             append(file, "result", result=result, **_process())
+    if passing is not None:
+        raise passing  # another attempt leaves the finished ones as they are
     return "failed" if any(errors.values()) else "finished"
 
 
@@ -170,7 +175,7 @@ def place_of(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _run(hooks: dict[Trial, SweepReporter], gpus: int, bar: tqdm | None) -> dict[Trial, BaseException | None]:
+def _run(hooks: dict[Trial, SweepReporter], gpus: int, bar: tqdm | None) -> dict[Trial, Exception | None]:
     """What went wrong with each trial."""
     if len(hooks) > 1:
         runs = {

@@ -61,6 +61,18 @@ def test_methods_and_seeds_are_added_to_what_is_finished(tmp_path):
     assert found["runs/student/seed0"].stat().st_mtime_ns == before
 
 
+def test_a_sweep_that_was_moved_goes_on_and_takes_a_seed_before_its_first(tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    assert run_locally(parse_spec(content(methods=["cwd"], seeds=[1])), before) == 0
+    teacher = files(before, "result.json")["teachers/integration_tiny/trained"].stat().st_mtime_ns
+    before.rename(after)
+    (after / "runs" / "cwd" / "seed1" / "result.json").unlink()
+    assert run_locally(parse_spec(content(methods=["cwd"], seeds=[0, 1])), after, resume=True) == 0
+    found = files(after, "result.json")
+    assert set(found) == {"teachers/integration_tiny/trained", "runs/cwd/seed0", "runs/cwd/seed1"}
+    assert found["teachers/integration_tiny/trained"].stat().st_mtime_ns == teacher
+
+
 def test_a_backbone_without_classes_teaches_a_pack(tmp_path):
     torch.manual_seed(0)
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "backbone.pth")

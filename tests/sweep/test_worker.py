@@ -18,7 +18,7 @@ from fakd.sweep.plan import make_plan
 from fakd.sweep.spec import parse_spec
 from fakd.sweep.worker import run_trials
 
-from .conftest import content
+from .conftest import content, trouble
 
 
 def trial_of(folder, **changes):
@@ -86,3 +86,19 @@ def test_an_error_before_the_devices_meet_is_the_one_told(tmp_path, monkeypatch)
     monkeypatch.setattr(torch.distributed, "init_process_group", refuse)
     with copied_processes(), pytest.raises(RuntimeError, match="no way to meet"):
         run_trials([trial_of(tmp_path, resources={"gpus": 2})], tmp_path, gpus=2)
+
+
+def test_what_may_pass_is_raised_for_a_pack_as_for_a_run_alone(tmp_path):
+    methods = [
+        trouble(tmp_path, "Waits", marker=str(tmp_path)),  # which is there: for nothing
+        trouble(tmp_path, "Stumbles", marker=str(tmp_path / "marker")),
+    ]
+    plan = make_plan(parse_spec(content(methods=methods, pack=2)), tmp_path / "out")
+    run_trials(plan.teachers, tmp_path / "out")
+    with pytest.raises(OSError, match="Input/output error"):
+        run_trials(plan.trials, tmp_path / "out")
+    assert [trial.finished for trial in plan.trials] == [True, False]
+    written = (plan.trials[0].folder / "result.json").stat().st_mtime_ns
+    assert run_trials(plan.trials, tmp_path / "out") == "finished"
+    assert (plan.trials[0].folder / "result.json").stat().st_mtime_ns == written
+    assert all(last(events_file(tmp_path / "out", trial.folder), "result") for trial in plan.trials)

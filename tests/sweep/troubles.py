@@ -1,5 +1,6 @@
 """Losses whose value is that of a plain one, and that bring a trial into trouble in the middle."""
 
+import errno
 import os
 import signal
 import time
@@ -39,6 +40,14 @@ class Dies(_Trouble):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Stumbles(_Trouble):
+    """Once, over something that may pass."""
+
+    def happen(self, marker):
+        marker.touch()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 class RunsOut(_Trouble):
     """Of memory, once."""
 
@@ -54,6 +63,6 @@ class Fails(_Trouble):
         raise FloatingPointError("this never works")
 
 
-for loss in (Waits, Dies, RunsOut, Fails):
+for loss in (Waits, Dies, Stumbles, RunsOut, Fails):
     if loss.__name__ not in DISTILL_LOSS_REGISTRY:
         DISTILL_LOSS_REGISTRY.register(loss)
