@@ -286,7 +286,7 @@ KEYS: dict[str, Key] = {
     "DEPLOY.QAT.ENABLED": key(
         False, "train in the rounding of int8, which fakd export then writes (docs/deploy.md)"
     ),
-    "DEPLOY.QAT.SHARE": key(1.0, "of the training, its last, in that rounding", above=0, most=1),
+    "DEPLOY.QAT.SHARE": key(1.0, "share of the training, at its end, in that rounding", above=0, most=1),
     "DEPLOY.QAT.FLOAT_LAYERS": key(
         (), "layers of the student that stay in float, * for any part of a name; see fakd sensitivity"
     ),
