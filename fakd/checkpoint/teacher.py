@@ -11,16 +11,17 @@ from .checkpointer import RANGE, load_tensors, not_finite
 _SHOWN = 5
 
 
-def load_teacher(model: nn.Module, path: str, config_file: str = "", allow_pickle: bool = False) -> None:
+def load_teacher(
+    model: nn.Module, path: str, config_file: str = "", allow_pickle: bool = False, as_float: bool = False
+) -> None:
     """Loads weights whose keys must be exactly those of the model.
-
-    The ranges of int8 in a file of DEPLOY.QAT may be more: a network that has none computes in float.
 
     Args:
         model: a network, not wrapped.
         path: file or URL with a ``state_dict``, bare or under "model".
         config_file: the model's config, named in errors.
         allow_pickle: see :func:`fakd.checkpoint.load_tensors`.
+        as_float: leave out the ranges of int8 that a network trained with DEPLOY.QAT has.
 
     Raises:
         FileNotFoundError: no such file.
@@ -35,10 +36,12 @@ def load_teacher(model: nn.Module, path: str, config_file: str = "", allow_pickl
         )
     content = load_tensors(local, allow_pickle)
     weights = content.get("model", content)
+    if as_float:
+        weights = {key: value for key, value in weights.items() if not RANGE.search(key)}
     own = model.state_dict()
     # Converted checkpoints often lack this counter, which nothing reads once momentum is set.
     missing = [k for k in own if k not in weights and not k.endswith("num_batches_tracked")]
-    unknown = [k for k in weights if k not in own and not RANGE.search(k)]
+    unknown = [k for k in weights if k not in own]
     shapes = [
         f"{k}: {_shape(weights[k])} in the file, {tuple(own[k].shape)} in the model"
         for k in own

@@ -147,5 +147,6 @@ def _trained(teacher: CfgNode, cfg: CfgNode) -> Segmentor:
     teacher.defrost()
     teacher.MODEL.DEVICE, teacher.MODEL.BACKBONE.PRETRAINED = cfg.MODEL.DEVICE, "none"
     network = build_segmentor(teacher)
-    load_teacher(network, teacher.MODEL.WEIGHTS, allow_pickle=cfg.CHECKPOINT.ALLOW_PICKLE)
+    options = {"allow_pickle": cfg.CHECKPOINT.ALLOW_PICKLE, "as_float": teacher.DEPLOY.QAT.ENABLED}
+    load_teacher(network, teacher.MODEL.WEIGHTS, **options)
     return network

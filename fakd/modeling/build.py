@@ -86,7 +86,8 @@ def build_teacher(cfg: CfgNode) -> Segmentor:
     teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
     teacher_cfg.MODEL.BACKBONE.PRETRAINED = "none"
     model = build_segmentor(teacher_cfg)
-    load_teacher(model, teacher.WEIGHTS, teacher.CONFIG_FILE, allow_pickle=cfg.CHECKPOINT.ALLOW_PICKLE)
+    options = {"allow_pickle": cfg.CHECKPOINT.ALLOW_PICKLE, "as_float": teacher_cfg.DEPLOY.QAT.ENABLED}
+    load_teacher(model, teacher.WEIGHTS, teacher.CONFIG_FILE, **options)
     return model
 
 
