@@ -25,7 +25,7 @@ quickstart: $(READY)  ## train a teacher and three students on toyscenes, and re
 test: $(READY)  ## run the tests in three processes, since many wait, and print the ten slowest
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal --durations=10
 
-test-slow: $(READY)  ## run the commands of the README in their order, in a copy
+test-slow: $(READY)  ## run the tests that take minutes: the README in a copy, clusters, every format
 	$(BIN)/python -m pytest -q -m slow
 
 # Not part of CI: it needs GitHub, and upstream may have changed overnight. The environment is one of its own.

@@ -197,6 +197,7 @@ def start_node(*arguments):
     raise AssertionError(told)
 
 
+@pytest.mark.slow  # a minute and a half
 def test_two_nodes_share_a_packed_sweep(tmp_path, monkeypatch):
     """Two `ray start` on this machine; the second alone has room for a trial."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
