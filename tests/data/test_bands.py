@@ -221,6 +221,8 @@ def test_five_channels_from_training_to_a_prediction_and_an_exported_file(descri
     from fakd.deploy.student import export_student
     from fakd.engine import run
     from fakd.predict import Predictor
+    from fakd.predict.demo import find_inputs
+    from fakd.predict.pseudo_label import write_pseudo_labels
 
     opts = ["OUTPUT_DIR", str(described / "run"), "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2"]
     cfg = config(described, *opts, "DATALOADER.NUM_WORKERS", "0")
@@ -231,6 +233,9 @@ def test_five_channels_from_training_to_a_prediction_and_an_exported_file(descri
     assert predictor.channels == 5
     ids = predictor(described / "images" / "0.npy")
     assert ids.shape == (40, 56) and np.array_equal(ids, predictor(FIVE))
+    pictures, _ = find_inputs([str(described / "images")])
+    pseudo = write_pseudo_labels(predictor, pictures, described / f"{described.name}_pseudo", 0.0)
+    assert yaml.safe_load(pseudo.description.read_text())["channels"] == 5
     weights, file = str(described / "run" / "model_final.pth"), described / "student.ts"
     export_student(cfg, weights, file, file_format="torchscript", size=(40, 56))
     assert np.array_equal(Predictor(file)(FIVE), ids)
