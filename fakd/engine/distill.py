@@ -130,13 +130,10 @@ def _given_networks(cfg: CfgNode, student: Network, teacher: Network) -> Distill
         other = _trained(teacher, cfg)
     else:
         other = teacher.to(device) if isinstance(teacher, Segmentor) else find_teacher(cfg)
-    losses = build_distill_losses(cfg, own.spec, other.spec)
-    if isinstance(other, CachedTeacher):
-        other.check(losses.values(), own.spec)
     return Distiller(
         student=own,
         teacher=other,
-        losses=losses,
+        losses=build_distill_losses(cfg, own.spec, other.spec),
         teacher_scale=cfg.KD.TEACHER.SCALE,
         pseudo_confidence=cfg.KD.PSEUDO_CONFIDENCE,
     )

@@ -111,8 +111,9 @@ class RunFolder:
                 f"Nothing to resume: '{self.path}' holds no run (no config.yaml). Check OUTPUT_DIR, or start "
                 "without --resume."
             )
-        old, new = self.config(), deciding_values(yaml.safe_load(cfg.dump()))
-        there = flat_keys(read_yaml(self.config_file))
+        content = self._content()
+        old, new = deciding_values(content), deciding_values(yaml.safe_load(cfg.dump()))
+        there = flat_keys(content)
         for key in ("KD.TEACHER.CONFIG_FILE", "KD.TEACHER.WEIGHTS"):
             # A teacher in the same sweep or project moves with the run.
             before, now = str(old[key]), str(new[key])
@@ -153,6 +154,10 @@ class RunFolder:
             FileNotFoundError: there is no config.yaml.
             ValueError: it is damaged.
         """
+        return deciding_values(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        """What config.yaml holds; raises as :meth:`config` does."""
         try:
             content = read_yaml(self.config_file)
         except ValueError as error:
@@ -161,7 +166,7 @@ class RunFolder:
             raise ValueError(
                 f"'{self.config_file}' is damaged: it holds no keys and values. Choose another OUTPUT_DIR."
             )
-        return deciding_values(content)
+        return content
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run wrote, else None.

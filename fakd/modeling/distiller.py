@@ -56,7 +56,8 @@ class Distiller(nn.Module):
             its probability is at least this; 1: nowhere.
 
     Raises:
-        ValueError: the two networks have different class counts. (A teacher may have none.)
+        ValueError: the two networks have different class counts (a teacher may have none), or a cache of the
+            teacher lacks a map that a loss reads.
     """
 
     student: Segmentor
@@ -90,6 +91,8 @@ class Distiller(nn.Module):
         if isinstance(teacher, Segmentor):
             self.teacher = FrozenTeacher(teacher, student.input_format, teacher_scale)
         else:
+            if isinstance(teacher, CachedTeacher):
+                teacher.check(losses.values(), student.spec)
             self.teacher = teacher
         self.losses = nn.ModuleDict(losses)
         self.pseudo_labels = PseudoLabels(pseudo_confidence, student.ignore_value)
@@ -100,13 +103,10 @@ class Distiller(nn.Module):
         """The arguments, from the student's config; the teacher has its own in KD.TEACHER."""
         student = build_segmentor(cfg)
         teacher = find_teacher(cfg)
-        losses = build_distill_losses(cfg, student.spec, teacher.spec)
-        if isinstance(teacher, CachedTeacher):
-            teacher.check(losses.values(), student.spec)
         return {
             "student": student,
             "teacher": teacher,
-            "losses": losses,
+            "losses": build_distill_losses(cfg, student.spec, teacher.spec),
             "teacher_scale": cfg.KD.TEACHER.SCALE,
             "pseudo_confidence": cfg.KD.PSEUDO_CONFIDENCE,
         }

@@ -79,10 +79,11 @@ class _LocalExecutor(Executor):
 
     def _record_error(self, pack: Pack, error: Exception) -> None:
         for trial in pack:
-            if not is_open(events_file(self.output, trial.folder)):
+            file = events_file(self.output, trial.folder)
+            if not is_open(file):  # it has ended before, or by an error of its own
                 continue
             try:
-                record_error([events_file(self.output, trial.folder)], "failed", error)
+                record_error([file], "failed", error)
             except OSError:
                 self.record(trial, "failed", error=message_of(error))
 
