@@ -1,6 +1,9 @@
 """A small dataset on disk and a config that reads it."""
 
 import os
+import struct
+import zlib
+from collections.abc import Sequence
 
 import pytest
 from detectron2.config import CfgNode, get_cfg
@@ -21,6 +24,20 @@ def write_pairs(root, number: int) -> None:
         image, label = draw_scene(seed)
         Image.fromarray(image).save(root / "images" / f"{seed}.png")
         Image.fromarray(label).save(root / "labels" / f"{seed}.png")
+
+
+def write_png(path, width: int, bits: int, colour_type: int, rows: Sequence[bytes]) -> str:
+    """A png as its specification has it, of packed rows, for kinds that Pillow cannot write; its path."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, colour_type, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    return str(path)
 
 
 @pytest.fixture(autouse=True)

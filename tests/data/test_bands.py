@@ -1,8 +1,6 @@
 """Images of 16 bits and of other than three channels, from files to what the network is given."""
 
 import json
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,8 @@ from fakd.data.check import check_dataset
 from fakd.data.images import decode, read_image
 from fakd.modeling.backbones.pretrained import load_pretrained
 from fakd.modeling.build import build_segmentor
+
+from .conftest import write_png
 
 FIVE = np.random.default_rng(0).integers(0, 4000, (40, 56, 5), np.uint16)
 
@@ -80,17 +80,8 @@ DEEP = np.random.default_rng(1).integers(0, 65536, (40, 56, 4), np.uint16)
 
 
 def png_of_16_bits(path, values, kind):
-    """A png as its specification has it, of a colour type: 2 RGB, 4 grey and transparency, 6 RGBA."""
-
-    def chunk(name, content):
-        checksum = zlib.crc32(name + content)
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
-
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
-    return str(path)
+    """Of a colour type: 2 RGB, 4 grey and transparency, 6 RGBA."""
+    return write_png(path, values.shape[1], 16, kind, [row.astype(">u2").tobytes() for row in values])
 
 
 @pytest.mark.parametrize(("kind", "channels", "asked"), [(2, 3, 3), (6, 4, 4), (6, 4, 3), (4, 2, 2)])

@@ -1,11 +1,10 @@
-import struct
-import zlib
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from fakd.data import read_label
+
+from .conftest import write_png
 
 IDS = np.array([[0, 3, 11], [255, 7, 1]], np.uint8)
 
@@ -30,21 +29,12 @@ def test_grey_and_palette_pictures_give_their_raw_ids(tmp_path):
 @pytest.mark.parametrize("bits", [2, 4])
 def test_grey_ids_of_few_bits_are_not_stretched(tmp_path, bits):
     ids = np.arange(16, dtype=np.uint8).reshape(2, 8) % 2**bits
-    packed = b"".join(
-        b"\0" + bytes(sum(int(x) << 8 - bits * (i + 1) for i, x in enumerate(part)) for part in parts)
+    rows = [
+        bytes(sum(int(x) << 8 - bits * (i + 1) for i, x in enumerate(part)) for part in parts)
         for parts in (row.reshape(-1, 8 // bits) for row in ids)
-    )
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", 8, 2, bits, 0, 0, 0, 0)),
-        (b"IDAT", zlib.compress(packed)),
-        (b"IEND", b""),
     ]
-    file = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
-    (tmp_path / "label.png").write_bytes(file)
-    np.testing.assert_array_equal(read_label(str(tmp_path / "label.png")), ids)
+    path = write_png(tmp_path / "label.png", 8, bits, 0, rows)
+    np.testing.assert_array_equal(read_label(path), ids)
 
 
 def test_sixteen_bit_ids_survive(tmp_path):
